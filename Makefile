@@ -1,0 +1,32 @@
+# Each target works on a fresh machine that has Python 3.11+ and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+# Where there is no NVIDIA GPU, the CPU build of torch is enough and a tenth of the size.
+TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch>=2.11,<2.14' || echo 'torch==2.13.0')
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/python -m jobs.transcribe pipeline/demo/speech --model demo --output out/demo \
+	  --references pipeline/demo/speech/references.tsv --print-transcripts
+
+test: .venv/tested
+	$(BIN)/python -m pytest
+
+lint: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet '$(TORCH)'
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/tested: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv out

@@ -1,0 +1,1 @@
+"""What a person runs: each module here is `python -m jobs.NAME` and `earshard NAME`."""

@@ -1,0 +1,97 @@
+"""What every command has in common: option names, one-line errors, the exit status, the JSON line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+OK, UNFINISHED, WRONG_USE = 0, 1, 2
+
+# Dashes and underscores are both accepted in the names of options.
+SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda name: name.replace("_", "-"),
+    "max_content_width": 100,
+}
+
+log = logging.getLogger("earshard")
+
+
+class WrongUse(Exception):
+    """The command cannot be carried out as it was given; exit status 2."""
+
+
+class Stopped(BaseException):
+    """A signal asked the command to stop."""
+
+
+def run(command: click.Command, name: str) -> NoReturn:
+    """Run a command whose function returns (totals, status); print the totals as the last line of stdout.
+
+    Errors that a user can mend are one line on stderr: status 2 for wrong use, 1 for work left undone.
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    log.setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        answer = command.main(prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        _fail(f"{error.format_message()} ({name} --help lists the options)", WRONG_USE)
+    except _wrong_use() as error:
+        _fail(str(error), WRONG_USE)
+    except _unfinished() as error:
+        _fail(str(error), UNFINISHED)
+    except (Stopped, KeyboardInterrupt, click.Abort):
+        _fail("stopped; the same command goes on from here", UNFINISHED)
+    if not isinstance(answer, tuple):  # --help
+        sys.exit(OK)
+    totals, status = answer
+    print(json.dumps(totals, ensure_ascii=False), flush=True)
+    sys.exit(status)
+
+
+def _stop(_signum: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Stopped
+
+
+def _wrong_use() -> tuple[type[BaseException], ...]:
+    from pipeline.sources import InputError
+
+    from pipeline.config import OptionError
+    from pipeline.storage import OutputError
+
+    return WrongUse, OptionError, InputError, OutputError, *_engine_errors()
+
+
+def _engine_errors() -> tuple[type[BaseException], ...]:
+    """The engine's own errors, if the engine was imported at all: torch takes seconds."""
+    engine = sys.modules.get("pipeline.engine")
+    return (engine.ModelNotFound,) if engine is not None else ()
+
+
+def _unfinished() -> tuple[type[BaseException], ...]:
+    from pipeline.cluster import ClusterError
+    from pipeline.commit import ForeignMarker
+    from pipeline.job import Unfinished
+    from pipeline.ledger import IncompleteOutput
+    from pipeline.lock import OutputBusy
+
+    return OutputBusy, Unfinished, IncompleteOutput, ForeignMarker, ClusterError
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """A click callback that reads an option by a function of `pipeline.config`."""
+    return lambda _context, _parameter, text: parse(text)

@@ -1,0 +1,118 @@
+"""Report what outputs took, cost and got right: by run, day, model and shard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from jobs import cli
+from pipeline import exports, report_page, reporting
+from pipeline.reporting import Figures, Report
+from pipeline.storage import OutputError
+
+
+@click.command("report", context_settings=cli.SETTINGS, help=__doc__)
+@click.argument("outputs", nargs=-1, required=True, metavar="OUT...")
+@click.option("--json", "json_file", help="Write everything, each shard too, as JSON.")
+@click.option("--csv", "csv_file", help="Write a line for each run, day, model and shard.")
+@click.option("--html", "html_file", help="Write one page with plots that needs nothing else.")
+@click.option("--gpu-hour-usd", type=click.FloatRange(min=0),
+              help="Price to count with.  [default: the one the jobs were run with]")  # fmt: skip
+def report(
+    outputs: tuple[str, ...],
+    json_file: str | None,
+    csv_file: str | None,
+    html_file: str | None,
+    gpu_hour_usd: float | None,
+) -> tuple[dict[str, Any], int]:
+    """Print tables on stderr and the figures as one JSON line; write the files asked for."""
+    found = reporting.make_report([reporting.read_output(path, gpu_hour_usd) for path in outputs])
+    _print_tables(found)
+    totals = as_json(found)
+    if json_file:
+        shards = {"by_shard": [asdict(figures) for figures in found.by_shard]}
+        _write(json_file, json.dumps(totals | shards, indent=2, ensure_ascii=False) + "\n")
+    if csv_file:
+        _write(csv_file, as_csv(found))
+    if html_file:
+        _write(html_file, report_page.render(found, datetime.now(UTC)))
+    return totals, cli.OK
+
+
+def as_json(found: Report) -> dict[str, Any]:
+    """The report without its shards."""
+    return {
+        "outputs": list(found.outputs),
+        "num_recordings": found.num_recordings,
+        "num_failed": found.num_failed,
+        **{name: value for name, value in asdict(found.total).items() if name != "group"},
+        "wer_interval": found.wer_interval,
+        "errors": {failure.error_type: failure.num_rows for failure in found.failures},
+        "failures": [asdict(failure) for failure in found.failures],
+        **{
+            name: [asdict(figures) for figures in getattr(found, name)]
+            for name in ("by_run", "by_day", "by_model", "slowest_shards")
+        },
+    }
+
+
+def as_csv(found: Report) -> str:
+    """A line for each group of each kind; cells that a spreadsheet would run are quoted."""
+    text = io.StringIO()
+    names = [field.name for field in fields(Figures)]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["by", *names])
+    for kind, figures in _groups(found):
+        writer.writerow([kind, exports.cell(figures.group), *(getattr(figures, name) for name in names[1:])])
+    return text.getvalue()
+
+
+def _groups(found: Report) -> Iterator[tuple[str, Figures]]:
+    yield "total", found.total
+    for kind in ("run", "day", "model", "shard"):
+        yield from ((kind, figures) for figures in getattr(found, f"by_{kind}"))
+
+
+def _print_tables(found: Report) -> None:
+    console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160, highlight=False)
+    shown = Table()
+    for table in [report_page.table("Total", [found.total]), *report_page.tables(found)]:
+        if not shown.columns:
+            shown.add_column("", overflow="fold")
+            for name in table.header[1:]:
+                shown.add_column(name, justify="right")
+        if table.title != "Total":
+            shown.add_row(f"[bold]{table.title}[/bold]")
+        for row in table.rows:
+            shown.add_row(*map(escape, row))
+        shown.add_section()
+    console.print(shown)
+    for failure in found.failures:
+        console.print(f"{failure.error_type}: {failure.num_rows}", markup=False)
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file whole or not at all. Raises `OutputError`."""
+    temporary = Path(f"{path}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    cli.run(report, "earshard report")

@@ -1,0 +1,114 @@
+"""Transcribe an archive: audio in, committed Parquet with RTF, cost and WER out. Run again to resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from jobs import cli
+from pipeline import config
+from pipeline.config import JobRequest
+from pipeline.job import run_job
+from pipeline.ledger import read_transcripts
+
+DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
+
+
+@click.command(context_settings=cli.SETTINGS, help=__doc__)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--output", required=True, help="Folder, or s3:// URL; the same again goes on with it.")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name on the hub, a folder, or demo.")
+@click.option("--sparsity", default="0", callback=cli.parsed(config.parse_sparsity), show_default=True,
+              help="Share of encoder positions dropped, 0 to 0.95.")  # fmt: skip
+@click.option(
+    "--sparsify-layer", default=2, show_default=True, help="Encoder layer after which they are dropped."
+)
+@click.option("--selector", default="attention", type=click.Choice(config.SELECTORS), show_default=True,
+              help="The rule that chooses the positions kept.")  # fmt: skip
+@click.option("--language", default="auto", show_default=True, help="A code such as en; auto: by recording.")
+@click.option("--task", default="transcribe", type=click.Choice(config.TASKS), show_default=True)
+@click.option("--initial-prompt", help="Text put before every window, e.g. names to expect.")
+@click.option("--voice-activity", default="on", type=click.Choice(["on", "off"]), show_default=True,
+              help="off: consecutive windows of 30 s.")  # fmt: skip
+@click.option("--channels", default="mix", type=click.Choice(config.CHANNELS), show_default=True,
+              help="split: a row for each channel.")  # fmt: skip
+@click.option("--references", help="TSV, CSV, JSONL or Parquet with audio_filepath and text.")
+@click.option("--batch-size", default="auto", callback=cli.parsed(config.parse_batch_size), show_default=True)
+@click.option("--dtype", default="auto", type=click.Choice(config.DTYPES), show_default=True)
+@click.option("--actors", default="auto", callback=cli.parsed(config.parse_actors), show_default=True,
+              help="auto, N or MIN-MAX processes that hold the model.")  # fmt: skip
+@click.option(
+    "--gpus-per-actor", type=click.FloatRange(min=0), help="0: on CPUs.  [default: 1 where there are GPUs]"
+)
+@click.option("--all-files", is_flag=True, help="Take files without a media extension too.")
+@click.option("--shard-hours", default=1.0, show_default=True, help="Hours of audio in a shard.")
+@click.option("--max-hours", default=24.0, show_default=True, help="Longest recording taken.")
+@click.option("--gpu-hour-usd", default=3.5, type=click.FloatRange(min=0), show_default=True)
+@click.option("--max-failed", default=0.01, type=click.FloatRange(0, 1), show_default=True,
+              help="Share of recordings that may fail before the status is 1.")  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Run failed rows again.")
+@click.option("--print-transcripts", is_flag=True, help="Print every transcript when done.")
+def transcribe(**given: Any) -> tuple[dict[str, Any], int]:
+    """Carry out the job that the options describe."""
+    run = run_options(given)
+    totals = run_job(job_request(given), run)
+    if given["print_transcripts"]:
+        _print_transcripts(given["output"], totals)
+    return totals, status(totals, run)
+
+
+def job_request(given: Mapping[str, Any]) -> JobRequest:
+    """What the options ask for."""
+    return JobRequest(
+        inputs=given["inputs"],
+        output=given["output"],
+        model=given["model"],
+        dtype=given["dtype"],
+        references=given["references"],
+        all_files=given["all_files"],
+        options={
+            "voice_activity": given["voice_activity"] == "on",
+            **{name: given[name] for name in ROW_OPTIONS},
+        },
+    )
+
+
+def run_options(given: Mapping[str, Any]) -> config.RunOptions:
+    """How the options want it to be carried out."""
+    min_actors, max_actors = given["actors"]
+    return config.RunOptions(
+        min_actors=min_actors,
+        max_actors=max_actors,
+        **{name: given[name] for name in RUN_OPTIONS},
+    )
+
+
+def status(totals: Mapping[str, Any], run: config.RunOptions) -> int:
+    """The exit status of a job whose rows are all there: whether too many failed."""
+    allowed = run.max_failed * totals["num_recordings"]
+    return cli.OK if totals["num_failed"] <= allowed else cli.UNFINISHED
+
+
+ROW_OPTIONS = (
+    *("sparsity", "sparsify_layer", "selector", "language", "task", "initial_prompt"),
+    *("channels", "shard_hours", "max_hours"),
+)
+RUN_OPTIONS = ("batch_size", "gpus_per_actor", "gpu_hour_usd", "max_failed", "retry_failed")
+
+
+def _print_transcripts(output: str, totals: dict[str, Any]) -> None:
+    for row in read_transcripts(output):
+        heading = click.style(f"{row['recording_id']} [{row['language'] or '-'}]", bold=True)
+        click.echo(f"{heading} {row['text'] if row['status'] == 'ok' else row['error_message']}")
+    rtf, rtfx, wer = (totals[name] for name in ("rtf", "rtfx", "wer"))
+    speed = "no audio" if rtf is None else f"RTF {rtf:.4f} (RTFx {rtfx:.1f})"
+    quality = "no references" if wer is None else f"WER {wer:.1%}"
+    click.echo(
+        f"{totals['audio_s']:.0f} s of audio in {totals['device_s']:.1f} s of the device: {speed}, {quality}"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(transcribe, "earshard transcribe")

@@ -1,0 +1,182 @@
+"""The Ray that a job runs on: a cluster it was submitted to, or one it starts for itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import OptionError, RunOptions
+
+log = logging.getLogger("earshard")
+
+ACTOR_CPUS = 0.5  # an actor's host work; its share of a CPU device is set by its threads
+MIN_LOCAL_CPUS = 2  # a CPU must be left for the reads beside an actor
+# Threads that share a core with a reader wait for each other at every operation: on 2 cores one thread
+# decoded five times as fast as two while the other core was busy.
+READER_CPUS = 1
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot run the job; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """The pool of actors that hold the model."""
+
+    min_actors: int
+    max_actors: int
+    gpus_per_actor: float
+    actor_cpus: float
+    threads_per_actor: int | None  # None: the device is a GPU
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """A connection to the cluster of `RAY_ADDRESS`, or to a Ray that lives as long as the context.
+
+    A Ray that this process is connected to already is used and left as it is.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    with _own_sigterm():
+        if on_cluster():
+            ray.init(logging_level=logging.ERROR)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+            )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it starts, and would end the process at once: give it back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def on_cluster() -> bool:
+    """True where a job of a cluster runs: its address is in the environment."""
+    return os.environ.get("RAY_ADDRESS", "local") != "local"
+
+
+def has_gpus(run: RunOptions) -> bool:
+    """True where the model runs on GPUs. Asked before Ray starts, so that `auto` is resolved once.
+
+    A cluster has them unless `--gpus-per-actor 0` says otherwise: an autoscaler may yet bring them.
+    """
+    if run.gpus_per_actor is not None:
+        return run.gpus_per_actor > 0
+    return on_cluster() or bool(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
+def choose_workers(run: RunOptions, num_units: int) -> Workers:
+    """Resolve `--actors` and `--gpus-per-actor` against the connected Ray.
+
+    On a cluster the pool may grow to an actor for each of the `num_units`, as far as GPUs are there or its
+    autoscaler brings them.
+
+    Raises `OptionError` and `ClusterError`.
+    """
+    import ray
+
+    resources = ray.cluster_resources()
+    gpus = (run.gpus_per_actor if run.gpus_per_actor is not None else 1.0) if has_gpus(run) else 0.0
+    if gpus == 0:
+        return _cpu_workers(run)
+    fitting = int(resources.get("GPU", 0) / gpus)
+    if fitting == 0 and not on_cluster():
+        raise ClusterError(f"--gpus-per-actor {gpus:g}: Ray sees {resources.get('GPU', 0):g} GPUs here")
+    if fitting == 0:
+        log.warning("the cluster has no free GPU yet; waiting for its autoscaler to bring one")
+    most = num_units if on_cluster() else fitting
+    low = run.min_actors or 1
+    return Workers(
+        min_actors=low,
+        max_actors=run.max_actors or max(low, most),
+        gpus_per_actor=gpus,
+        actor_cpus=ACTOR_CPUS,
+        threads_per_actor=None,
+    )
+
+
+def _cpu_workers(run: RunOptions) -> Workers:
+    import ray
+
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    cpus, actors = sum(nodes), run.max_actors or 1
+    actors_per_node = -(-actors // len(nodes))
+    if actors * ACTOR_CPUS > cpus - 1:
+        raise OptionError(f"--actors {actors}: must be at most {int((cpus - 1) / ACTOR_CPUS)} on {cpus} CPUs")
+    return Workers(
+        min_actors=run.min_actors or 1,
+        max_actors=actors,
+        gpus_per_actor=0.0,
+        actor_cpus=ACTOR_CPUS,
+        threads_per_actor=max(1, (max(nodes) - READER_CPUS) // actors_per_node),
+    )
+
+
+def refuse_private_paths(paths: Sequence[str]) -> None:
+    """Check on every node of a cluster that local paths are there.
+
+    Raises `ClusterError` naming the path and the node that does not see it.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    local = [path for path in paths if "://" not in path]
+    if len(nodes) < 2 or not local:
+        return
+    probe = ray.remote(num_cpus=0)(_missing_paths)
+    answers = [
+        probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            local
+        )
+        for node in nodes
+    ]
+    for node, missing in zip(nodes, ray.get(answers), strict=True):
+        if missing:
+            raise ClusterError(
+                f"{missing[0]}: node {node['NodeManagerHostname']} does not see it; "
+                "on a cluster use shared storage"
+            )
+
+
+def _missing_paths(paths: Sequence[str]) -> list[str]:
+    return [path for path in paths if not os.path.exists(path)]
+
+
+def gpus_held() -> float:
+    """The GPUs of the connected Ray that are taken at this moment; 0 when it is gone."""
+    import ray
+    from ray.exceptions import RaySystemError
+
+    try:
+        return ray.cluster_resources().get("GPU", 0.0) - ray.available_resources().get("GPU", 0.0)
+    except RaySystemError:
+        return 0.0

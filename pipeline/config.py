@@ -1,0 +1,169 @@
+"""The options of a job: frozen, checked once, and hashed into the fingerprint of its output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from pipeline.sources.recording import Recording
+
+TASKS = ("transcribe", "translate")
+SELECTORS = (
+    "attention",
+    "attention-quota",
+    "attention-max",
+    "attention-min",
+    "attention-median",
+    "attention-max-query",
+    "stride",
+    "random",
+    "energy",
+    "trim",
+)
+DTYPES = ("auto", "bfloat16", "float32", "int8")
+CHANNELS = ("mix", "split")
+MAX_SPARSITY = 0.95
+
+Channels = Literal["mix", "split"]
+
+
+class OptionError(ValueError):
+    """An option has a value that it may not have; the message names the option and what it may be."""
+
+
+def _require(condition: bool, option: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise OptionError(f"--{option} {value}: must be {allowed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What can change a row of the output, after every `auto` was resolved.
+
+    `model_revision` identifies the weights: a commit of the hub, or a hash of a local folder.
+    Hours are hours of audio. Raises `OptionError` when made with a value out of range.
+    """
+
+    model: str
+    model_revision: str
+    dtype: str
+    engine_version: str
+    schema_version: int = 1
+    sparsity: float = 0.0
+    sparsify_layer: int = 2
+    selector: str = "attention"
+    language: str = "auto"
+    task: str = "transcribe"
+    initial_prompt: str | None = None
+    voice_activity: bool = True
+    channels: Channels = "mix"
+    shard_hours: float = 1.0
+    max_hours: float = 24.0
+
+    def __post_init__(self) -> None:
+        """Check every field whose range does not depend on the model."""
+        check_sparsity(self.sparsity)
+        _require(self.sparsify_layer >= 1, "sparsify-layer", self.sparsify_layer, "a layer from 1 on")
+        _require(self.selector in SELECTORS, "selector", self.selector, " | ".join(SELECTORS))
+        _require(self.task in TASKS, "task", self.task, " | ".join(TASKS))
+        _require(self.channels in get_args(Channels), "channels", self.channels, " | ".join(CHANNELS))
+        _require(
+            self.language == "auto" or re.fullmatch("[a-z]{2,3}", self.language) is not None,
+            "language",
+            self.language,
+            "auto or a language code such as en",
+        )
+        check_positive("shard-hours", self.shard_hours)
+        check_positive("max-hours", self.max_hours)
+        _require(self.shard_hours <= 2.0, "shard-hours", self.shard_hours, "at most 2 (512 MB a shard)")
+
+    def fingerprint(self) -> str:
+        """Hash of every option, 16 hexadecimal digits: equal fingerprints give equal rows."""
+        canonical = json.dumps(self.as_dict(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The options by name, as they are stored in `_job.json`."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def difference(self, stored: Mapping[str, Any]) -> str | None:
+        """Name the first option whose stored value differs, with both values; None if none does."""
+        for name, value in self.as_dict().items():
+            if stored.get(name) != value:
+                return f"--{name.replace('_', '-')}: {stored.get(name)} there, {value} now"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """What a user asks for. `options` holds the fields of `JobOptions` but those that `auto` resolves.
+
+    `recordings` is what to transcribe of the inputs; None: all that is found there.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    model: str
+    options: Mapping[str, Any]
+    dtype: str = "auto"
+    references: str | None = None
+    all_files: bool = False
+    recordings: tuple[Recording, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is carried out: none of it can change a row, so none of it is in the fingerprint."""
+
+    batch_size: int | None = None  # None: chosen for the device
+    min_actors: int | None = None  # None: one on a CPU, the GPUs of a cluster otherwise
+    max_actors: int | None = None
+    gpus_per_actor: float | None = None  # None: 1 where there are GPUs
+    gpu_hour_usd: float = 3.5
+    max_failed: float = 0.01
+    retry_failed: bool = False
+
+
+def check_positive(option: str, value: float) -> None:
+    """Raise `OptionError` unless `value` is a finite number above 0."""
+    _require(math.isfinite(value) and value > 0, option, value, "a number above 0")
+
+
+def check_sparsity(value: float) -> None:
+    """Raise `OptionError` unless `value` is a share of positions that may be dropped."""
+    _require(0.0 <= value <= MAX_SPARSITY, "sparsity", value, f"a number from 0 to {MAX_SPARSITY}")
+
+
+def parse_sparsity(text: str) -> float:
+    """Read `--sparsity`, e.g. `0.5`. Raises `OptionError`."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise OptionError(f"--sparsity {text}: must be a number from 0 to {MAX_SPARSITY}") from None
+    check_sparsity(value)
+    return value
+
+
+def parse_actors(text: str) -> tuple[int | None, int | None]:
+    """Read `--actors auto|N|MIN-MAX` as (min, max); (None, None) is auto. Raises `OptionError`."""
+    if text == "auto":
+        return None, None
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    low = int(match[1]) if match else 0
+    high = int(match[2]) if match and match[2] else low
+    _require(match is not None and 1 <= low <= high, "actors", text, "auto, N or MIN-MAX, from 1 on")
+    return low, high
+
+
+def parse_batch_size(text: str) -> int | None:
+    """Read `--batch-size auto|N`; None is auto. Raises `OptionError`."""
+    if text == "auto":
+        return None
+    _require(text.isdecimal() and int(text) >= 1, "batch-size", text, "auto or a number from 1 on")
+    return int(text)

@@ -1,0 +1,96 @@
+"""The graph: read, transcribe, commit. One shard is one row, in and out of every stage.
+
+A retry can therefore neither lose nor double anything, and nothing is ever regrouped. Errors are not
+raised here: what a pass did not commit, the driver finds missing and gives to the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import pyarrow as pa
+import ray
+import ray.data
+import ray.exceptions
+from ray.data import ActorPoolStrategy, DataContext
+
+from pipeline.cluster import ClusterError, Workers
+from pipeline.reading import ReadOptions
+from pipeline.schema import SHARD_PLAN
+from pipeline.stages import Round, TranscribeShard, commit_result, read_shard
+from pipeline.transcription import Transcriber
+
+READ_CPUS = 1.0
+COMMIT_CPUS = 0.25  # differs from the others': stages of equal resources are fused and run serially
+SHARDS_PER_ACTOR = 2  # one in work, one waiting
+
+
+def run_round(
+    units: Iterable[pa.Table],
+    *,
+    reading: ReadOptions,
+    load_engine: Callable[[], Transcriber],
+    language: str,
+    workers: Workers,
+    this_round: Round,
+) -> Iterator[pa.Table]:
+    """One pass over units of work (`SHARD_PLAN` rows).
+
+    Yields the markers of shards as they are committed. Raises `ClusterError` if Ray cannot carry the round
+    out at all, e.g. because no actor can load the model.
+    """
+    _configure_ray_data()
+    with warnings.catch_warnings():
+        # Deprecated in favour of names that 2.60 does not have yet; the dependency is pinned to 2.60.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+        shards = ray.data.from_arrow([unit.cast(SHARD_PLAN) for unit in units])
+        audio = shards.map_batches(
+            partial(read_shard, options=reading, this_round=this_round),
+            batch_format="pyarrow",
+            batch_size=None,
+            num_cpus=READ_CPUS,
+            max_retries=0,
+        )
+        results = audio.map_batches(
+            TranscribeShard,
+            fn_constructor_kwargs={"load": load_engine, "language": language, "this_round": this_round},
+            compute=ActorPoolStrategy(
+                min_size=workers.min_actors,
+                max_size=workers.max_actors,
+                max_tasks_in_flight_per_actor=SHARDS_PER_ACTOR,
+            ),
+            batch_format="pyarrow",
+            batch_size=None,
+            num_cpus=workers.actor_cpus,
+            num_gpus=workers.gpus_per_actor,
+            max_restarts=-1,
+            max_task_retries=0,
+        )
+        markers = results.map_batches(
+            partial(commit_result, this_round=this_round),
+            batch_format="pyarrow",
+            batch_size=None,
+            num_cpus=COMMIT_CPUS,
+        )
+    try:
+        for marker in markers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            if marker.num_rows:
+                yield marker
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"Ray gave the round up: {_last_line(error)}") from error
+
+
+def _last_line(error: Exception) -> str:
+    return next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+
+
+def _configure_ray_data() -> None:
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # a unit that failed is missing afterwards, and is found missing by id
+    context.max_consecutive_actor_init_deaths = 3
+    context.execution_no_progress_timeout_s = -1  # units have deadlines of their own

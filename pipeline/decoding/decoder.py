@@ -1,0 +1,256 @@
+"""The parent's side of decoding: one warm child process, replaced after it crashed, hung or swelled."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.decoding.types import (
+    ALIVE,
+    MAX_MESSAGE,
+    READY,
+    SAMPLE_RATE,
+    Decoded,
+    DecodeError,
+    DecodeLimits,
+    Request,
+    Source,
+)
+
+START_S = 120.0  # the child imports numpy, soundfile, PyAV and soxr: 0.5 s, minutes on a starved machine
+CODE_ROOT = Path(__file__).parents[2]
+
+# One thread, or BLAS spins on small products. glibc keeps what numpy frees: taking its pages anew costs
+# 1.5 CPU-s for an hour of voice activity.
+CHILD_SETTINGS = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "MALLOC_MMAP_THRESHOLD_": str(128 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
+}
+
+Span = tuple[float, float]
+
+
+class AudioDecoder:
+    """Decodes recordings in a child process; use it as a context manager.
+
+    The child lives from recording to recording. One that dies, hangs or swells costs the recording it was
+    at a `DecodeError`, and is replaced for the next.
+    """
+
+    def __init__(self, limits: DecodeLimits | None = None) -> None:
+        self.limits = limits or DecodeLimits()
+        self._child: _Child | None = None
+
+    def __enter__(self) -> AudioDecoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def decode(
+        self,
+        source: Source,
+        *,
+        offset_s: float = 0.0,
+        max_s: float = math.inf,
+        channels: Literal["mix", "split"] = "mix",
+    ) -> Decoded:
+        """Decode at most `max_s` seconds of a recording, from `offset_s` on, to 16 kHz.
+
+        `mix` takes the mean of the channels, `split` keeps them apart. Raises `DecodeError`, with the name
+        of the source in its message.
+        """
+        limits = self.limits
+        if source.length > limits.max_bytes:
+            raise DecodeError(
+                "too_large", f"{source.name}: has {source.length} bytes, allowed are {limits.max_bytes}"
+            )
+        left_s = max(0.0, source.to_s - source.from_s - offset_s)
+        request = Request(
+            offset_s=source.from_s + offset_s,
+            max_s=min(max_s, left_s),
+            split=channels == "split",
+            channel=source.channel,
+            max_hours=limits.max_hours + source.from_s / 3600,
+            min_rate=limits.min_rate,
+            max_rate=limits.max_rate,
+            max_channels=limits.max_channels,
+        )
+        with _anonymous_file() as output:
+            answer = self._decode(source, request, output)
+            samples = _mapped_samples(output, answer)
+        return Decoded(
+            samples=samples,
+            offset_s=offset_s,
+            declared_s=_declared_s(source, answer["declared_s"]),
+            ended=answer["ended"] or left_s <= max_s,
+            **{name: answer[name] for name in ("decoded_by", "damaged", "num_bad_samples")},
+        )
+
+    def speech_spans(self, recordings: Sequence[np.ndarray]) -> list[list[Span]]:
+        """Spans of speech in seconds of each of some recordings, int16 [time] at 16 kHz.
+
+        It runs in the child too, whose BLAS has one thread. Raises `DecodeError`.
+        """
+        lengths = [len(samples) for samples in recordings]
+        if not any(lengths):
+            return [[] for _ in recordings]
+        with _anonymous_file() as samples, _anonymous_file() as output:
+            with open(samples, "wb", closefd=False) as file:
+                for recording in recordings:
+                    file.write(recording.tobytes())
+            deadline_s = self.limits.deadline_s(sum(lengths) / SAMPLE_RATE)
+            self._ask({"speech_in": lengths}, [samples, output], deadline_s, deadline_s, "voice activity")
+            with open(output, "rb", closefd=False) as file:
+                file.seek(0)
+                return [[(start, end) for start, end in spans] for spans in json.load(file)]
+
+    def _decode(self, source: Source, request: Request, output: int) -> dict[str, Any]:
+        message = {"request": asdict(request), "start": source.start, "length": source.length}
+        deadline_s = self.limits.deadline_s(request.offset_s + request.max_s)
+        return self._ask(message, [source.fd, output], deadline_s, self.limits.stall_s, source.name)
+
+    def _ask(
+        self, message: dict[str, Any], descriptors: list[int], deadline_s: float, stall_s: float, name: str
+    ) -> dict[str, Any]:
+        """Ask the child, a new one if need be. Raises `DecodeError` with the name in its message."""
+        if self._child is None:
+            self._child = _Child(self.limits)
+        try:
+            answer = self._child.ask({**message, "cpu_s": deadline_s}, descriptors, deadline_s, stall_s)
+        except DecodeError as error:
+            self.close()
+            raise DecodeError(error.error_type, f"{name}: {error}") from None
+        if answer.get("out_of_memory"):
+            self.close()
+        if "error_type" in answer:
+            raise DecodeError(answer["error_type"], f"{name}: {answer['message']}")
+        return answer
+
+
+class _Child:
+    """A process that runs `pipeline.decoding.child`."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        path = os.pathsep.join(filter(None, (str(CODE_ROOT), os.environ.get("PYTHONPATH"))))
+        process_limits = json.dumps(
+            {"address_space_bytes": limits.address_space_bytes, "open_files": limits.open_files}
+        )
+        command = [sys.executable, "-m", "pipeline.decoding.child", str(theirs.fileno()), process_limits]
+        with theirs:
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, **CHILD_SETTINGS, "PYTHONPATH": path},
+            )
+        self._socket = ours
+        ours.settimeout(START_S)
+        if self._receive() != READY:
+            self.end()
+            raise RuntimeError(f"the decoder's process does not start ({self._end_of_process()})")
+
+    def ask(
+        self, message: dict[str, Any], descriptors: list[int], deadline_s: float, stall_s: float
+    ) -> dict[str, Any]:
+        """Send a request and wait for its answer. Raises `DecodeError` `timeout` or `crashed`."""
+        ends_at = time.monotonic() + deadline_s
+        try:
+            socket.send_fds(self._socket, [json.dumps(message).encode()], descriptors)
+        except OSError:
+            raise DecodeError("crashed", "the decoder had died") from None
+        while True:
+            self._socket.settimeout(max(0.01, min(stall_s, ends_at - time.monotonic())))
+            reply = self._receive()
+            if reply is None:
+                stalled = time.monotonic() < ends_at
+                reason = f"no progress in {stall_s:g} s" if stalled else f"not decoded in {deadline_s:g} s"
+                raise DecodeError("timeout", reason)
+            if not reply:
+                raise self._death()
+            if reply != ALIVE:
+                return json.loads(reply)
+
+    def _receive(self) -> bytes | None:
+        """The next message; None: none came in time; empty: the process is gone."""
+        try:
+            return self._socket.recv(MAX_MESSAGE)
+        except TimeoutError:
+            return None
+        except ConnectionError:
+            return b""
+
+    def _death(self) -> DecodeError:
+        reason = self._end_of_process()
+        return DecodeError("timeout" if reason == "SIGXCPU" else "crashed", f"the decoder died ({reason})")
+
+    def _end_of_process(self) -> str:
+        try:
+            status = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            return "it closed its socket"
+        return signal.Signals(-status).name if status < 0 else f"status {status}"
+
+    def end(self) -> None:
+        """Kill the process: it holds nothing that must be saved."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def _anonymous_file() -> Iterator[int]:
+    """The descriptor of a file without a name, in memory where the system has such."""
+    if not hasattr(os, "memfd_create"):
+        with tempfile.TemporaryFile() as file:
+            yield file.fileno()
+        return
+    descriptor = os.memfd_create("earshard-samples")
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _declared_s(source: Source, of_file_s: float | None) -> float | None:
+    """What is declared of the length of a recording, which may be a clip of its file."""
+    if math.isfinite(source.to_s):
+        return source.to_s - source.from_s
+    return None if of_file_s is None else of_file_s - source.from_s
+
+
+def _mapped_samples(output: int, answer: dict[str, Any]) -> np.ndarray:
+    """The samples in the output, int16 [channels, time], without a copy."""
+    num_samples, num_channels = answer["num_samples"], answer["num_channels"]
+    if not num_samples:
+        return np.zeros((num_channels, 0), np.int16)
+    mapped = mmap.mmap(output, 0, access=mmap.ACCESS_READ)
+    samples = np.frombuffer(mapped, np.int16, count=num_samples * num_channels, offset=answer["first_byte"])
+    return samples.reshape(num_samples, num_channels).T

@@ -1,0 +1,216 @@
+"""Windows in, transcripts out: the engine's only door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.engine import guard
+from pipeline.engine.features import SAMPLE_RATE
+from pipeline.engine.loading import pick_device, pick_dtype
+from pipeline.engine.model import Model, load_model
+from pipeline.engine.options import EngineOptions
+from pipeline.engine.passes import Pass, Passes, Work
+from pipeline.engine.results import Segment, WindowResult
+from pipeline.engine.segments import resume_time, split_spans
+from pipeline.engine.slots import Decoding
+from pipeline.engine.snapshot import Snapshot, resolve
+
+CPU_BATCH = 8  # past it a CPU gains nothing
+MAX_AUTO_BATCH = 64  # past it a GPU gains under 5 %: the cross-attention is read once per window and token
+AUTO_MEMORY_SHARE = 0.6
+
+
+class Engine:
+    """One Whisper model on one device, under one set of options.
+
+    model_name, revision: what was loaded; of a folder the revision is a digest of its content.
+    device: `cpu`, or `cuda:` and the card's name. dtype: `float32`, `bfloat16` or `int8`.
+    num_layers: encoder layers. languages: codes the model knows, `("en",)` for an English-only model.
+    """
+
+    def __init__(self, model: Model, snapshot: Snapshot, options: EngineOptions) -> None:
+        _check_options(options, model)
+        self._model, self._options = model, options
+        self._batch_size = _batch_size(options, model)
+        self._passes = Passes(model, options, batch_size=self._batch_size)
+        self.model_name, self.revision = snapshot.name, snapshot.revision
+        self.device = _device_name(model.device)
+        self.dtype = model.dtype
+        self.num_layers = model.shape.encoder_layers
+        self.is_multilingual = model.vocabulary.is_multilingual
+        self.languages = model.vocabulary.language_codes
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+        options: EngineOptions = EngineOptions(),  # noqa: B008 - frozen
+    ) -> Engine:
+        """Loads a model of the Whisper family.
+
+        model: a folder, `demo` for the bundled model, or a name on the hub.
+        device: auto, cpu, cuda or cuda:N.
+        dtype: float32, bfloat16, int8 (linear maps; x86 CPUs) or auto (bfloat16 on CUDA, float32 on a CPU).
+        Raises ModelNotFound for a model that is not there or not Whisper, ValueError for an option that the
+        device or the model cannot do.
+        """
+        chosen = pick_device(device)
+        snapshot = resolve(model, revision=revision)
+        return cls(load_model(snapshot, device=chosen, dtype=pick_dtype(dtype, chosen)), snapshot, options)
+
+    @torch.inference_mode()
+    def transcribe(
+        self,
+        windows: Sequence[np.ndarray],
+        *,
+        languages: Sequence[str | None] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[WindowResult]:
+        """Transcribes windows of at most 30 s; results in the same order.
+
+        windows: float32 in -1..1 or int16, mono, 16 kHz; an empty one gives "".
+        languages: a code per window, None to detect it. seeds: a number per window, for draws at temperatures
+        above 0, so that a window's result does not depend on its company.
+        Raises ValueError for a window or a language that the model cannot take.
+        """
+        works = self._works(windows, languages, seeds)
+        audible = [work for work in works if len(work.samples)]
+        settled = iter(self._settle(audible)) if audible else iter(())
+        return [self._result(work, next(settled)) if len(work.samples) else _empty(work) for work in works]
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Runs a few steps of every pass, so that the first window pays for no set-up."""
+        size = min(2, self._batch_size)
+        works = [Work(samples=np.zeros(SAMPLE_RATE, np.float32), seed=0, language=None) for _ in range(size)]
+        self._passes.run(works, Pass(sparsity=self._options.sparsity, max_new_tokens=4))
+
+    def _settle(self, works: list[Work]) -> list[guard.Settled]:
+        sparsity = self._options.sparsity
+        first = self._passes.run(works, Pass(sparsity=sparsity))
+
+        def retry(indices: Sequence[int], temperature: float) -> list[Decoding]:
+            failing = [works[index] for index in indices]
+            return self._passes.run(failing, Pass(temperature=temperature, keeps_hidden=True))
+
+        return guard.settle(first, retry, self._model.vocabulary, is_sparse=sparsity > 0)
+
+    def _works(
+        self,
+        windows: Sequence[np.ndarray],
+        languages: Sequence[str | None] | None,
+        seeds: Sequence[int] | None,
+    ) -> list[Work]:
+        codes = [None] * len(windows) if languages is None else list(languages)
+        numbers = [0] * len(windows) if seeds is None else list(seeds)
+        for name, values in (("languages", codes), ("seeds", numbers)):
+            if len(values) != len(windows):
+                raise ValueError(f"{name} has {len(values)} entries for {len(windows)} windows")
+        for window in windows:
+            self._check_window(window)
+        return [
+            Work(samples=window, seed=seed, language=self._language(code))
+            for window, code, seed in zip(windows, codes, numbers, strict=True)
+        ]
+
+    def _check_window(self, window: np.ndarray) -> None:
+        if window.dtype not in (np.float32, np.int16) or window.ndim != 1:
+            raise ValueError(
+                f"a window is {window.dtype} with {window.ndim} dimensions; it may be mono float32 or int16"
+            )
+        if len(window) > self._model.features.max_samples:
+            limit_s = self._model.features.max_samples / SAMPLE_RATE
+            raise ValueError(f"a window is {len(window) / SAMPLE_RATE:.2f} s long; it may be {limit_s:g} s")
+
+    def _language(self, code: str | None) -> str | None:
+        if code is not None and code not in self.languages:
+            raise ValueError(f"language is {code!r}; the model knows {', '.join(self.languages)}")
+        return code if self.is_multilingual else "en"
+
+    def _result(self, work: Work, settled: guard.Settled) -> WindowResult:
+        decoding, vocabulary = settled.decoding, self._model.vocabulary
+        tokens = [] if settled.is_silent else list(settled.tokens)
+        duration_s = len(work.samples) / SAMPLE_RATE
+        has_times = self._options.timestamps and not settled.is_silent
+        text = vocabulary.decode(tokens)
+        shared = {
+            "avg_logprob": decoding.avg_logprob,
+            "no_speech_prob": decoding.no_speech_prob,
+            "compression_ratio": guard.compression_ratio(text),
+        }
+        segments = tuple(
+            Segment(
+                start_s=span.start_s,
+                end_s=span.end_s,
+                text=vocabulary.decode(span.tokens).strip(),
+                tokens=span.tokens,
+                **shared,
+            )
+            for span in split_spans(tokens, vocabulary, duration_s)
+        )
+        return WindowResult(
+            text=text.strip(),
+            segments=segments,
+            language=work.language,
+            language_probability=work.language_probability,
+            num_tokens=len(tokens),
+            kept_positions=decoding.num_positions,
+            total_positions=self._model.shape.source_positions,
+            fallback=settled.fallback,
+            resume_s=resume_time(decoding.tokens, vocabulary, duration_s) if has_times else None,
+            device_s=work.device_s,
+            **shared,
+        )
+
+
+def _empty(work: Work) -> WindowResult:
+    return WindowResult(
+        text="",
+        segments=(),
+        language=work.language,
+        language_probability=None,
+        avg_logprob=0.0,
+        no_speech_prob=1.0,
+        compression_ratio=guard.compression_ratio(""),
+        num_tokens=0,
+        kept_positions=0,
+        total_positions=0,
+        fallback=None,
+        resume_s=None,
+        device_s=0.0,
+    )
+
+
+def _check_options(options: EngineOptions, model: Model) -> None:
+    layers = model.shape.encoder_layers
+    if options.sparsify_layer > layers:
+        raise ValueError(
+            f"sparsify_layer is {options.sparsify_layer}; with this model it may be 1 to {layers}"
+        )
+    if options.task != "transcribe" and not model.vocabulary.is_multilingual:
+        raise ValueError(f"task is {options.task!r}; an English-only model can only transcribe")
+
+
+def _batch_size(options: EngineOptions, model: Model) -> int:
+    """The number of slots; for `auto` on a GPU as many windows as fit into its free memory."""
+    if options.batch_size != "auto":
+        return options.batch_size
+    if model.device.type != "cuda":
+        return CPU_BATCH
+    shape, size = model.shape, model.torch_dtype.itemsize
+    caches = 2 * shape.decoder_layers * (shape.source_positions + shape.target_positions) * shape.dim
+    activations = 16 * shape.source_positions * shape.dim  # one layer's qkv, MLP and copies of the input
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(1, min(MAX_AUTO_BATCH, int(AUTO_MEMORY_SHARE * free) // ((caches + activations) * size)))
+
+
+def _device_name(device: torch.device) -> str:
+    return f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"

@@ -1,0 +1,134 @@
+"""Quality gates: what is wrong with a decoding, which retries it gets, and which of them is kept.
+
+A window that fails is decoded again dense (if it was sparse), then at rising temperatures until one passes;
+if none does, the best mean log-probability wins. A loop that survives is cut at its second round.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.engine.slots import Decoding
+from pipeline.engine.vocabulary import Vocabulary
+
+# openai/whisper transcribe.py, the defaults of transcribe().
+MAX_COMPRESSION_RATIO = 2.4
+MIN_AVG_LOGPROB = -1.0
+MAX_NO_SPEECH_PROB = 0.6
+TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
+
+# A loop is a phrase said at least this often without a break, over at least this many tokens in all: ordinary
+# speech repeats a word or a digit a few times, and longer repetition is left to the compression ratio.
+MIN_ROUNDS = 4
+MIN_LOOP_TOKENS = 16
+MAX_PHRASE_TOKENS = 40
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of the text over bytes of it compressed; long repetition is above 2.4."""
+    raw = text.encode()
+    return len(raw) / len(zlib.compress(raw))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """tokens[start:stop] is one phrase of `period` tokens over and over."""
+
+    start: int
+    stop: int
+    period: int
+
+
+def find_loop(tokens: Sequence[int]) -> Loop | None:
+    """The first loop among text tokens, the shortest phrase of it; None when there is none."""
+    best: Loop | None = None
+    for period in range(1, min(MAX_PHRASE_TOKENS, len(tokens) // MIN_ROUNDS) + 1):
+        run = 0
+        for place in range(period, len(tokens) + 1):
+            if place < len(tokens) and tokens[place] == tokens[place - period]:
+                run += 1
+                continue
+            length = run + period
+            if run and length >= max(MIN_ROUNDS * period, MIN_LOOP_TOKENS):
+                found = Loop(start=place - length, stop=place, period=period)
+                best = found if best is None or found.start < best.start else best
+                break
+            run = 0
+    return best
+
+
+def cut_loops(tokens: Sequence[int], vocabulary: Vocabulary) -> list[int]:
+    """The tokens without the second and later rounds of any loop; timestamps inside them go too."""
+    kept = list(tokens)
+    while loop := find_loop([t for t in kept if t < vocabulary.end]):
+        places = [place for place, token in enumerate(kept) if token < vocabulary.end]
+        first, last = places[loop.start + loop.period], places[loop.stop - 1]
+        del kept[first : last + 1]
+    return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the gates say of one decoding.
+
+    is_silent: the window holds no speech and its text is "". passed: nothing is wrong with it.
+    """
+
+    is_silent: bool
+    passed: bool
+
+
+def judge(decoding: Decoding, vocabulary: Vocabulary) -> Verdict:
+    is_unsure = decoding.avg_logprob < MIN_AVG_LOGPROB
+    if is_unsure and decoding.no_speech_prob > MAX_NO_SPEECH_PROB:
+        return Verdict(is_silent=True, passed=True)
+    text = [token for token in decoding.tokens if token < vocabulary.end]
+    is_repetitive = compression_ratio(vocabulary.decode(text)) > MAX_COMPRESSION_RATIO
+    is_sound = decoding.ended and not is_unsure and not is_repetitive and find_loop(text) is None
+    return Verdict(is_silent=False, passed=is_sound)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """The decoding that was kept for a window, its final tokens, and what it took (see WindowResult)."""
+
+    decoding: Decoding
+    tokens: tuple[int, ...]
+    is_silent: bool
+    fallback: str | None
+
+
+# Decodes some windows (by index) again, dense, at a temperature.
+Retry = Callable[[Sequence[int], float], Sequence[Decoding]]
+
+
+def settle(
+    first: Sequence[Decoding], retry: Retry, vocabulary: Vocabulary, *, is_sparse: bool
+) -> list[Settled]:
+    """Retries what fails, all failing windows together, and picks one decoding for each window."""
+    tried: list[list[Decoding]] = [[decoding] for decoding in first]
+    failing = [index for index, decoding in enumerate(first) if not judge(decoding, vocabulary).passed]
+    for temperature in ((0.0,) if is_sparse else ()) + TEMPERATURES:
+        if not failing:
+            break
+        for index, decoding in zip(failing, retry(failing, temperature), strict=True):
+            tried[index].append(decoding)
+        failing = [index for index in failing if not judge(tried[index][-1], vocabulary).passed]
+    return [_settle_one(decodings, vocabulary, is_sparse=is_sparse) for decodings in tried]
+
+
+def _settle_one(tried: list[Decoding], vocabulary: Vocabulary, *, is_sparse: bool) -> Settled:
+    kept, verdict = tried[-1], judge(tried[-1], vocabulary)
+    if not verdict.passed:
+        kept = max(tried[1:] if is_sparse else tried, key=lambda decoding: decoding.avg_logprob)
+    marks = ["dense"] if is_sparse and len(tried) > 1 else []
+    if len(tried) > (2 if is_sparse else 1):
+        marks.append(f"temperature={kept.task.temperature:g}")
+    tokens = cut_loops(kept.tokens, vocabulary)
+    if len(tokens) < len(kept.tokens):
+        marks.append("loop_cut")
+    return Settled(
+        decoding=kept, tokens=tuple(tokens), is_silent=verdict.is_silent, fallback="+".join(marks) or None
+    )

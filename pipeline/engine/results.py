@@ -1,0 +1,55 @@
+"""What the engine returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of one window between two timestamps.
+
+    start_s, end_s: seconds from the window's start, inside the window. tokens: text token ids.
+    avg_logprob, no_speech_prob and compression_ratio are those of the whole window, as in openai-whisper.
+    """
+
+    start_s: float
+    end_s: float
+    text: str
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowResult:
+    """One window's transcript and what it took.
+
+    language_probability is None where the language was given or the model knows only one.
+    kept_positions of total_positions encoder positions reached the decoder.
+    fallback: None, or what the quality gates made of the window: `dense`, `temperature=0.4`, `loop_cut`,
+        joined with "+" in that order (`temperature=0`: every temperature failed and the greedy text won).
+    resume_s: seconds from the window's start after which nothing was transcribed; None when the text reaches
+        the end.
+    device_s: this window's share of the seconds the device worked, retries included.
+    """
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str | None
+    language_probability: float | None
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    num_tokens: int
+    kept_positions: int
+    total_positions: int
+    fallback: str | None
+    resume_s: float | None
+    device_s: float
+
+    @property
+    def sparsity(self) -> float:
+        """Share of encoder positions dropped; 0 for a window without samples."""
+        return 1.0 - self.kept_positions / self.total_positions if self.total_positions else 0.0

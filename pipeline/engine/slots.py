@@ -1,0 +1,190 @@
+"""The decoding loop: a fixed set of slots, each decoding one window, refilled as windows finish.
+
+All caches are allocated once. A slot is overwritten in place by its next window, so nothing is copied for the
+windows that go on; slots may be at different lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pipeline.engine.caches import SlotCaches
+from pipeline.engine.model import Model
+from pipeline.engine.rules import History, Rules
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One window to decode.
+
+    index: the caller's name for it. prompt: ids before the first new token, and prompt[start] is
+    `<|startoftranscript|>`. temperature: 0 for greedy, else tokens are drawn from `seed`.
+    """
+
+    index: int
+    prompt: tuple[int, ...]
+    start: int
+    max_new_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Decoding:
+    """What a slot has decoded so far.
+
+    num_positions: encoder positions it looks at. ended: whether the end token came.
+    """
+
+    task: Task
+    no_speech_prob: float
+    num_positions: int
+    tokens: list[int] = field(default_factory=list)
+    sum_logprob: float = 0.0
+    ended: bool = False
+
+    @property
+    def length(self) -> int:
+        return len(self.task.prompt) + len(self.tokens)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.ended or len(self.tokens) == self.task.max_new_tokens
+
+    @property
+    def avg_logprob(self) -> float:
+        """Mean log-probability of the tokens and the end token, as in openai-whisper."""
+        return self.sum_logprob / (len(self.tokens) + 1)
+
+    def take(self, token: int, logprob: float, end: int) -> None:
+        self.sum_logprob += logprob
+        if token == end:
+            self.ended = True
+        else:
+            self.tokens.append(token)
+
+
+class Slots:
+    """`size` windows decoding side by side over encoder outputs of `num_positions` positions."""
+
+    def __init__(self, model: Model, rules: Rules, *, size: int, num_positions: int) -> None:
+        device, max_tokens = model.device, model.shape.target_positions
+        self._decoder, self._vocabulary, self._rules = model.decoder, model.vocabulary, rules
+        self._caches = SlotCaches(model.shape, size, num_positions, device=device, dtype=model.torch_dtype)
+        self._tokens = torch.zeros(size, dtype=torch.long, device=device)
+        self._positions = torch.zeros(size, dtype=torch.long, device=device)
+        self._temperature = torch.zeros(size, device=device)
+        self._draws = torch.zeros(size, max_tokens, device=device)
+        self._history = History.create(size, device)
+        self._slots: list[Decoding | None] = [None] * size
+
+    @property
+    def size(self) -> int:
+        return len(self._slots)
+
+    @property
+    def live(self) -> list[Decoding]:
+        """The windows that decode now."""
+        return [slot for slot in self._slots if slot is not None]
+
+    @property
+    def num_free(self) -> int:
+        return self._slots.count(None)
+
+    def load(self, hidden: Tensor) -> Tensor:
+        """Writes encoder outputs [windows, num_positions, dim] into free slots; returns their numbers."""
+        free = [number for number, slot in enumerate(self._slots) if slot is None][: len(hidden)]
+        rows = torch.tensor(free, device=self._tokens.device)
+        self._caches.write_memory(rows, self._decoder, hidden)
+        return rows
+
+    def detect_languages(self, rows: Tensor) -> list[tuple[str, float]]:
+        """The likeliest language of the windows in loaded slots, and its probability among all.
+
+        One decoder step over `<|startoftranscript|>` alone, as in openai-whisper.
+        """
+        tokens = torch.full((len(rows), 1), self._vocabulary.start, device=rows.device)
+        out = self._decoder(tokens, torch.zeros_like(tokens), self._caches.prefill(rows))
+        ids = torch.tensor(list(self._vocabulary.languages.values()), device=rows.device)
+        best = self._decoder.logits(out[:, 0])[:, ids].softmax(-1).max(-1)
+        codes = self._vocabulary.language_codes
+        return [(codes[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+
+    def start(self, rows: Tensor, tasks: Sequence[Task]) -> list[Decoding]:
+        """Decodes the first token of the windows in loaded slots; returns those that finished with it.
+
+        All prompts are equally long.
+        """
+        prompts = torch.tensor([task.prompt for task in tasks], device=rows.device)
+        places = torch.arange(prompts.shape[1], device=rows.device).expand_as(prompts)
+        out = self._decoder(prompts, places, self._caches.prefill(rows))
+        silences = self._no_speech(out[:, tasks[0].start])
+        for number, task, silence in zip(rows.tolist(), tasks, silences, strict=True):
+            self._slots[number] = Decoding(
+                task=task, no_speech_prob=silence, num_positions=self._caches.num_positions
+            )
+        self._positions[rows] = prompts.shape[1]
+        self._set_sampling(rows, tasks)
+        return self._choose(out[:, -1], rows, History.create(len(tasks), rows.device), first=True)
+
+    def step(self) -> list[Decoding]:
+        """Decodes one token in every slot; returns the windows that finished with it."""
+        lengths = {slot.length for slot in self.live}
+        cache = self._caches.step(self._positions, max(lengths), is_even=len(lengths) == 1)
+        out = self._decoder(self._tokens[:, None], self._positions[:, None], cache)
+        self._positions.add_(1).clamp_(max=self._draws.shape[1] - 1)  # a free slot idles at its end
+        return self._choose(out[:, 0], None, self._history, first=False)
+
+    def shrink(self) -> None:
+        """Drops the free slots, for the end of the work; costs one copy of the caches."""
+        keep = [number for number, slot in enumerate(self._slots) if slot is not None]
+        rows = torch.tensor(keep, device=self._tokens.device)
+        self._caches = self._caches.select(rows)
+        self._tokens, self._positions = self._tokens[rows], self._positions[rows]
+        self._temperature, self._draws = self._temperature[rows], self._draws[rows]
+        self._history = self._history.select(rows)
+        self._slots = [self._slots[number] for number in keep]
+
+    def _choose(
+        self, hidden: Tensor, rows: Tensor | None, history: History, *, first: bool
+    ) -> list[Decoding]:
+        """Chooses and records one token for some rows (None: all), with one transfer to the host."""
+        numbers = range(self.size) if rows is None else rows.tolist()
+        live = [self._slots[number] for number in numbers]
+        is_drawn = any(slot is not None and slot.task.temperature > 0 for slot in live)
+        places = torch.arange(self.size, device=self._tokens.device) if rows is None else rows
+        tokens, logprobs = self._rules.choose(
+            self._decoder.logits(hidden),
+            history,
+            first=first,
+            temperature=self._temperature[places] if is_drawn else None,
+            draw=self._draws[places, self._positions[places]],
+        )
+        self._tokens[places] = tokens
+        if rows is not None:
+            self._history.write(rows, history)
+        chosen = torch.stack([tokens.double(), logprobs.double()]).tolist()
+        for slot, token, logprob in zip(live, *chosen, strict=True):
+            if slot is not None:
+                slot.take(int(token), logprob, self._vocabulary.end)
+        return self._release()
+
+    def _release(self) -> list[Decoding]:
+        """Frees the slots of finished windows and returns these."""
+        finished = [slot for slot in self.live if slot.is_finished]
+        self._slots = [None if slot is None or slot.is_finished else slot for slot in self._slots]
+        return finished
+
+    def _set_sampling(self, rows: Tensor, tasks: Sequence[Task]) -> None:
+        self._temperature[rows] = torch.tensor([task.temperature for task in tasks], device=rows.device)
+        for row, task in zip(rows, tasks, strict=True):
+            if task.temperature > 0:
+                generator = torch.Generator().manual_seed(task.seed)
+                self._draws[row] = torch.rand(self._draws.shape[1], generator=generator).to(rows.device)
+
+    def _no_speech(self, hidden: Tensor) -> list[float]:
+        return self._decoder.logits(hidden).softmax(-1)[:, self._vocabulary.no_speech].tolist()

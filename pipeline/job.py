@@ -1,0 +1,265 @@
+"""A job from its request to its totals: resume, plan, rounds until nothing is missing, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import __version__, attempts, cluster, commit, planning, report
+from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
+from pipeline.ledger import Ledger, plan_name
+from pipeline.lock import DriverLock
+from pipeline.models import BUNDLED, load_engine, resolve_options
+from pipeline.progress import JobProgress
+from pipeline.runs import RunRecord, new_run_id, total_wall_s
+from pipeline.sources import Listing, References, list_recordings, read_references
+from pipeline.sources.locations import is_url, without_secrets
+from pipeline.storage import Store, open_store
+
+JOB = "_job.json"
+PAGE = "report.html"
+NAMES_SHOWN = 5
+VERSIONS = ("ray", "torch", "transformers", "pyarrow", "soundfile", "av", "soxr", "silero-vad", "jiwer")
+
+log = logging.getLogger("earshard")
+
+
+class JobMismatch(OptionError):
+    """The output belongs to a job with other inputs or options; the message names what differs."""
+
+
+class Unfinished(RuntimeError):
+    """Work is left that no round could do; running the same command again goes on."""
+
+
+def run_job(request: JobRequest, run: RunOptions) -> dict[str, Any]:
+    """Carry a job out, or go on with it, and return its totals (see `report.summarise`).
+
+    Raises:
+        OptionError, InputError, OutputError, ModelNotFound: the request cannot be carried out.
+        JobMismatch: the output is of another job.
+        OutputBusy: another driver works on it.
+        Unfinished: rows are missing although every round was tried.
+    """
+    store = open_store(request.output)
+    stored = _stored_job(store)
+    options = resolve_options(request, run, stored)
+    if stored is not None:
+        _check_same_job(store, stored, request, options)
+    totals = report.read_totals(store) if stored is not None else None
+    if totals is not None and not (run.retry_failed and totals["num_failed"]):
+        log.info("%s: complete, nothing to do", store.root)
+        return totals
+    if options.model == BUNDLED:
+        log.warning("--model %s knows nothing but the synthetic language of the bundled speech", BUNDLED)
+    run_id = new_run_id()
+    with DriverLock(store, run_id):
+        with RunRecord(store, run_id) as record:
+            stamp = commit.RunStamp(
+                run_id=run_id,
+                fingerprint=options.fingerprint(),
+                plan_hash=_open_plan(store, request, options),
+                gpu_hour_usd=run.gpu_hour_usd,
+            )
+            ledger = Ledger(store, stamp, shard_hours=options.shard_hours)
+            if run.retry_failed:
+                _reopen_failed(ledger)
+            ledger.commit_pieces({}, options.model)  # whole since a run that was killed before it could
+            ledger.reload()
+            if ledger.units():
+                _work_off(ledger, request, options, run, record)
+            ledger.check_rows()
+        return _finish(ledger)
+
+
+def _open_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
+    """The hash of the stored plan, or of a new one.
+
+    Raises `JobMismatch`: another driver may have been first.
+    """
+    stored = _stored_job(store)
+    if stored is None:
+        return _make_plan(store, request, options)
+    _check_same_job(store, stored, request, options)
+    log.info("%s: going on with its plan; files added since it was made are not taken", store.root)
+    return stored["plan_hash"]
+
+
+def _stored_job(store: Store) -> dict[str, Any] | None:
+    content = store.read(JOB)
+    return json.loads(content) if content is not None else None
+
+
+def _check_same_job(
+    store: Store, stored: Mapping[str, Any], request: JobRequest, options: JobOptions
+) -> None:
+    """Raise `JobMismatch` if the output is of another job."""
+    difference = options.difference(stored["options"])
+    if difference is None and stored["inputs"] != absolute_inputs(request.inputs):
+        difference = f"INPUT: {' '.join(stored['inputs'])} there"
+    if difference is not None:
+        raise JobMismatch(
+            f"{store.root}: is the output of another job, {difference}; choose another --output"
+        )
+
+
+def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
+    """Write the plan, then `_job.json`, which vouches for it. Returns the hash of the plan."""
+    references = read_references(request.references) if request.references else None
+    if request.recordings is not None:
+        listing = Listing(recordings=iter(request.recordings))
+    else:
+        listing = list_recordings(request.inputs, all_files=request.all_files, references=references)
+    plan = planning.make_plan(listing.recordings, shard_hours=options.shard_hours)
+    _log_listing(listing, references, plan)
+    plan_hash = planning.plan_hash(plan)
+    store.replace(plan_name(0), commit.parquet_bytes(plan))
+    job = {
+        "inputs": absolute_inputs(request.inputs),
+        "references": absolute_inputs([request.references])[0] if request.references else None,
+        "options": options.as_dict(),
+        "fingerprint": options.fingerprint(),
+        "plan_hash": plan_hash,
+        "num_skipped": len(listing.skipped),
+        "versions": {
+            "earshard": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in VERSIONS},
+        },
+    }
+    store.replace(JOB, json.dumps(job, indent=2, ensure_ascii=False).encode())
+    return plan_hash
+
+
+def absolute_inputs(inputs: Sequence[str]) -> list[str]:
+    """The inputs as they are compared when a job is resumed: from wherever it is started."""
+    return [without_secrets(text) if is_url(text) else os.path.abspath(text) for text in inputs]
+
+
+def _log_listing(listing: Listing, references: References | None, plan: pa.Table) -> None:
+    log.info("%d recordings to transcribe", plan.num_rows)
+    if listing.skipped:
+        names = ", ".join(listing.skipped[:NAMES_SHOWN]) + (
+            ", …" if len(listing.skipped) > NAMES_SHOWN else ""
+        )
+        log.info(
+            "%d files without a media extension skipped (--all-files takes them): %s",
+            len(listing.skipped),
+            names,
+        )
+    if references is not None:
+        matched = plan.num_rows - plan.column("reference").null_count
+        log.info("%d of %d references belong to a recording", matched, references.num_lines)
+
+
+def _reopen_failed(ledger: Ledger) -> None:
+    ledger.store.delete(report.SUCCESS)
+    log.info("%d failed rows to run again", ledger.reopen_failed())
+
+
+def _work_off(
+    ledger: Ledger, request: JobRequest, options: JobOptions, run: RunOptions, record: RunRecord
+) -> None:
+    """Rounds over what is left, until nothing is. Raises `Unfinished` when a round achieves nothing."""
+    with _forgetting_marks_when_stopped(ledger), cluster.connected():
+        workers = cluster.choose_workers(run, len(ledger.units()))
+        record.gpus_held = cluster.gpus_held
+        cluster.refuse_private_paths([*request.inputs, str(ledger.store.root)])
+        with JobProgress(len(ledger.shards()), num_done=len(ledger.done())) as progress:
+            number = 0
+            while units := ledger.units():
+                number += 1
+                state = _state(ledger)
+                _run_round(ledger, units, f"{ledger.stamp.run_id}-{number}", options, run, workers, progress)
+                ledger.reload()
+                progress.grow(len(ledger.shards()))
+                if _state(ledger) == state:
+                    raise Unfinished(f"{ledger.store.root}: round {number} got no further; see the log")
+
+
+def _run_round(
+    ledger: Ledger,
+    units: list[Any],
+    round_id: str,
+    options: JobOptions,
+    run: RunOptions,
+    workers: cluster.Workers,
+    progress: JobProgress,
+) -> None:
+    from pipeline.dataflow import run_round
+    from pipeline.reading import ReadOptions
+    from pipeline.stages import Round
+
+    reading = ReadOptions(
+        voice_activity=options.voice_activity,
+        channels=options.channels,
+        max_hours=options.max_hours,
+        shard_hours=options.shard_hours,
+    )
+    markers = run_round(
+        [unit.table() for unit in units],
+        reading=reading,
+        load_engine=partial(load_engine, options, run, workers),
+        language=options.language,
+        workers=workers,
+        this_round=Round(store=ledger.store, stamp=ledger.stamp, round_id=round_id),
+    )
+    for marker in markers:
+        row = marker.to_pylist()[0]
+        progress.add(row)
+        attempts.forget_shard(ledger.store, row["shard_id"])
+    isolated = {unit.name() for unit in units if unit.attempt == attempts.MAX_ATTEMPTS}
+    lost = attempts.lost_in(ledger.store, round_id)
+    for name, exception in lost.items():
+        log.warning("%s: attempt did not come back%s", name, f": {exception}" if exception else "")
+    ledger.commit_pieces({name: text for name, text in lost.items() if name in isolated}, options.model)
+
+
+@contextmanager
+def _forgetting_marks_when_stopped(ledger: Ledger) -> Iterator[None]:
+    """An error or a stop that the driver lives to see is not the fault of what was in work."""
+    try:
+        yield
+    except BaseException:
+        attempts.forget_run(ledger.store, ledger.stamp.run_id)
+        raise
+
+
+def _state(ledger: Ledger) -> tuple[int, int, int]:
+    store = ledger.store
+    return (
+        len(ledger.done()),
+        sum(attempts.count_marks(store).values()),
+        sum(1 for _ in store.names(attempts.PIECES)),
+    )
+
+
+def _finish(ledger: Ledger) -> dict[str, Any]:
+    shards = sorted(ledger.shards())
+    totals = report.summarise(
+        str(ledger.store.root),
+        ledger.markers,
+        (ledger.transcripts(shard_id) for shard_id in shards),
+        wall_s=total_wall_s(ledger.store),
+    )
+    _write_page(ledger.store)
+    report.write_totals(ledger.store, totals)
+    ledger.store.sweep()
+    return totals
+
+
+def _write_page(store: Store) -> None:
+    from pipeline import report_page, reporting
+
+    found = reporting.make_report([reporting.read_output(str(store.root))])
+    store.replace(PAGE, report_page.render(found, datetime.now(UTC)).encode())

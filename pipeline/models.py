@@ -1,0 +1,89 @@
+"""The model of a job: what its name stands for, whether it can do what is asked, and how it is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipeline import cluster
+from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
+from pipeline.engine import ENGINE_VERSION
+from pipeline.engine.snapshot import resolve
+
+if TYPE_CHECKING:
+    from pipeline.engine import Engine
+
+BUNDLED = "demo"
+
+
+def resolve_options(
+    request: JobRequest, run: RunOptions, stored: Mapping[str, Any] | None = None
+) -> JobOptions:
+    """Resolve every `auto`, once: what a stored job resolved it to stays.
+
+    Raises `OptionError` and `ModelNotFound`.
+    """
+    before = stored["options"] if stored is not None else {}
+    pinned = before.get("model_revision") if before.get("model") == request.model else None
+    auto_dtype = before.get("dtype") or ("bfloat16" if cluster.has_gpus(run) else "float32")
+    snapshot = resolve(request.model, revision=hub_revision(request.model, pinned))
+    _check_fits_model(request, snapshot.config, snapshot.generation)
+    if request.dtype == "int8" and cluster.has_gpus(run):
+        raise OptionError("--dtype int8: must be bfloat16 or float32 on GPUs")
+    return JobOptions(
+        model=request.model,
+        model_revision=snapshot.revision,
+        dtype=auto_dtype if request.dtype == "auto" else request.dtype,
+        engine_version=ENGINE_VERSION,
+        **request.options,
+    )
+
+
+def _check_fits_model(request: JobRequest, config: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
+    """Raise `OptionError` for what the model cannot do, before Ray is started to find out."""
+    layer, num_layers = request.options["sparsify_layer"], config["encoder_layers"]
+    if layer > num_layers:
+        raise OptionError(f"--sparsify-layer {layer}: must be 1 to {num_layers} for {request.model}")
+    language = request.options["language"]
+    known = sorted(token.strip("<|>") for token in generation.get("lang_to_id", {"<|en|>": 0}))
+    if language not in {"auto", *known}:
+        raise OptionError(
+            f"--language {language}: must be auto or one of {' '.join(known)} for {request.model}"
+        )
+    if request.options["task"] == "translate" and "lang_to_id" not in generation:
+        raise OptionError(
+            f"--task translate: must be transcribe for {request.model}, which knows English alone"
+        )
+
+
+def hub_revision(model: str, revision: str | None) -> str | None:
+    """The revision to ask the hub for; None for a folder, which has only what is in it."""
+    return None if model == BUNDLED or os.path.isdir(model) else revision
+
+
+def load_engine(options: JobOptions, run: RunOptions, workers: cluster.Workers) -> Engine:
+    """Make the engine inside the actor that owns it."""
+    from pipeline.engine import Engine, EngineOptions
+
+    if workers.threads_per_actor is not None:
+        import torch
+
+        torch.set_num_threads(workers.threads_per_actor)
+    engine_options = EngineOptions(
+        task=options.task,
+        initial_prompt=options.initial_prompt,
+        sparsity=options.sparsity,
+        sparsify_layer=options.sparsify_layer,
+        selector=options.selector,
+        batch_size=run.batch_size or "auto",
+    )
+    engine = Engine.load(
+        options.model,
+        device="cuda" if workers.gpus_per_actor else "cpu",
+        dtype=options.dtype,
+        revision=hub_revision(options.model, options.model_revision),
+        options=engine_options,
+    )
+    engine.warm_up()
+    return engine

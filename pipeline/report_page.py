@@ -1,0 +1,127 @@
+"""The report as one HTML page that loads nothing: numbers to strings and places, the template does the rest.
+
+Everything reaches the page through Jinja's autoescaping, and the page forbids itself scripts and requests.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.cost import SECONDS_PER_HOUR
+from pipeline.plots import Series, duration, plots
+from pipeline.reporting import Figures, Report
+from pipeline.subtitles import clean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of text below a header; the first column is a name."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def render(report: Report, made_at: datetime) -> str:
+    """The page of a report."""
+    environment = _environment()
+    style = environment.get_template("report.css").render()
+    return environment.get_template("report.html.j2").render(
+        title=_title(report),
+        made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
+        style=Markup(style),  # ours, and without a variable
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        tiles=tiles(report),
+        plots=[plot for plot in plots(report) if plot is not None],
+        tables=tables(report),
+        failures=[
+            (failure.error_type, failure.num_rows, [clean(text) for text in failure.examples])
+            for failure in report.failures
+        ],
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pipeline"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["series"] = lambda plot: isinstance(plot, Series)
+    return environment
+
+
+def _title(report: Report) -> str:
+    num = len(report.outputs)
+    return clean(report.outputs[0]) if num == 1 else f"{num} outputs"
+
+
+def tiles(report: Report) -> list[tuple[str, str, str]]:
+    """The figures that matter most: a name, a value and a remark each."""
+    total, interval = report.total, report.wer_interval
+    return [
+        ("Audio", duration(total.audio_s), f"{duration(total.speech_s)} of it speech"),
+        ("Recordings", f"{report.num_recordings:,}", f"{report.num_failed:,} failed"),
+        ("Speed", _text(total.rtfx, "{:,.1f}x"), f"{duration(total.device_s)} of device time"),
+        (
+            "Cost per audio hour",
+            _text(total.usd_per_audio_hour, "${:.4f}"),
+            _text(total.usd_per_audio_hour_held, "${:.4f} with idle time", "a CPU has no price"),
+        ),
+        (
+            "Word error rate",
+            _text(total.wer, "{:.2%}"),
+            "no references" if interval is None else f"{interval[0]:.2%} to {interval[1]:.2%} (95%)",
+        ),
+        (
+            "Sparsity",
+            _text(total.sparsity_mean, "{:.1%}"),
+            _text(total.shadow_saved, "{:.1%} of device time saved", "of encoder positions dropped"),
+        ),
+    ]
+
+
+def _text(value: float | None, form: str, otherwise: str = "-") -> str:
+    return otherwise if value is None else form.format(value)
+
+
+COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
+    ("shards", lambda f: f"{f.num_shards:,}"),
+    ("failed", lambda f: f"{f.num_failed_rows:,}"),
+    ("audio", lambda f: duration(f.audio_s)),
+    ("device", lambda f: duration(f.device_s)),
+    ("RTFx", lambda f: _text(f.rtfx, "{:,.1f}")),
+    ("GPU-hours held", lambda f: _text(f.gpu_s_held and f.gpu_s_held / SECONDS_PER_HOUR, "{:,.2f}")),
+    ("$ / audio hour", lambda f: _text(f.usd_per_audio_hour, "{:.4f}")),
+    ("with idle time", lambda f: _text(f.usd_per_audio_hour_held, "{:.4f}")),
+    ("sparsity", lambda f: _text(f.sparsity_mean, "{:.1%}")),
+    ("WER", lambda f: _text(f.wer, "{:.2%}")),
+)
+
+
+def tables(report: Report) -> list[Table]:
+    """The groups of a report as tables of text."""
+    groups = (
+        ("Runs", report.by_run),
+        ("Days", report.by_day),
+        ("Models", report.by_model),
+        ("Slowest shards", report.slowest_shards),
+    )
+    return [table(title, figures) for title, figures in groups if figures]
+
+
+def table(title: str, figures: Iterable[Figures]) -> Table:
+    """Groups as rows of text."""
+    rows = tuple((clean(one.group), *(text(one) for _, text in COLUMNS)) for one in figures)
+    return Table(title=title, header=("", *(name for name, _ in COLUMNS)), rows=rows)

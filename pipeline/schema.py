@@ -1,0 +1,220 @@
+"""The Arrow schemas: the contract between the stages and on disk.
+
+Every table that crosses a Ray border or reaches a file has one of these schemas, given explicitly.
+A unit is a suffix (`_s` seconds of audio or time, `_usd` dollars); a count starts with `num_`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+# One row per recording, or per part of a recording that is longer than a shard.
+PLAN = pa.schema(
+    [
+        _required("recording_id", pa.string()),  # unique and stable within the plan
+        _required("uri", pa.string()),  # absolute; no credentials, query or fragment
+        pa.field("member", pa.string()),  # name inside a container (tar member, Parquet row), else null
+        _required("part", pa.int32()),
+        _required("offset_s", pa.float64()),  # nominal start; the true cut lies within 30 s of it
+        pa.field("duration_s", pa.float64()),  # nominal length; null: to the end of the recording
+        _required("shard_id", pa.int32()),
+        _required("bytes", pa.int64()),
+        _required("identity", pa.string()),  # size and mtime, or size and etag
+        pa.field("reference", pa.string()),
+    ]
+)
+
+SPAN = pa.struct([_required("start_s", pa.float64()), _required("end_s", pa.float64())])
+
+# One row of the plan after decoding, or one of its channels.
+READ_RECORDING = pa.struct(
+    [
+        _required("recording_id", pa.string()),
+        _required("uri", pa.string()),
+        _required("part", pa.int32()),
+        _required("channel", pa.int32()),  # 0 when the channels were mixed
+        pa.field("error_type", pa.string()),  # null: decoded
+        pa.field("error_message", pa.string()),
+        pa.field("duration_s", pa.float64()),  # decoded seconds of this part; null where decoding failed
+        pa.field("speech_s", pa.float64()),
+        pa.field("reference", pa.string()),
+        _required("scorable", pa.bool_()),  # false: one part or channel of several, scored after joining
+        pa.field("decoded_by", pa.string()),  # soundfile | pyav
+        _required("partial", pa.bool_()),  # shorter than declared, or damaged
+    ]
+)
+
+# A contiguous span of one recording, at most 30 s; its samples lie in the shard's `samples`.
+READ_WINDOW = pa.struct(
+    [
+        _required("recording", pa.int32()),  # index into `recordings`
+        _required("start_s", pa.float64()),  # time in the recording, not in the part
+        _required("end_s", pa.float64()),
+        _required("first_sample", pa.int64()),
+        _required("num_samples", pa.int32()),
+        _required("speech", pa.list_(SPAN)),  # time in the recording
+    ]
+)
+
+# What the driver feeds the graph: one shard of the plan, one row.
+SHARD_PLAN = pa.schema(
+    [
+        _required("shard_id", pa.int32()),
+        _required("attempt", pa.int32()),
+        _required("rows", pa.list_(pa.struct(list(PLAN)))),
+    ]
+)
+
+# A decoded shard. 115 MB an hour of audio.
+SHARD_AUDIO = pa.schema(
+    [
+        _required("shard_id", pa.int32()),
+        _required("attempt", pa.int32()),
+        _required("recordings", pa.list_(READ_RECORDING)),
+        _required("windows", pa.list_(READ_WINDOW)),
+        _required("samples", pa.large_list(pa.int16())),  # 16 kHz mono
+        _required("overflow", pa.list_(pa.struct(list(PLAN)))),  # what did not fit; run in the next round
+    ]
+)
+
+WORD = pa.struct(
+    [
+        _required("start_s", pa.float64()),
+        _required("end_s", pa.float64()),
+        _required("word", pa.string()),
+        _required("probability", pa.float64()),
+    ]
+)
+
+SEGMENT = pa.struct(
+    [
+        _required("id", pa.int32()),
+        _required("start_s", pa.float64()),
+        _required("end_s", pa.float64()),
+        _required("text", pa.string()),
+        _required("avg_logprob", pa.float64()),
+        _required("no_speech_prob", pa.float64()),
+        _required("compression_ratio", pa.float64()),
+        _required("sparsity", pa.float64()),  # share of encoder positions dropped for its window
+        pa.field("fallback", pa.string()),  # null: the first decoding stood
+        pa.field("words", pa.list_(WORD)),  # null: not asked for
+    ]
+)
+
+COUNTS = ("num_hits", "num_substitutions", "num_deletions", "num_insertions")
+
+# One row per (recording_id, part, channel).
+TRANSCRIPTS = pa.schema(
+    [
+        _required("recording_id", pa.string()),
+        _required("uri", pa.string()),
+        _required("part", pa.int32()),
+        _required("channel", pa.int32()),
+        _required("shard_id", pa.int32()),
+        _required("status", pa.string()),  # ok | failed
+        pa.field("error_type", pa.string()),
+        pa.field("error_message", pa.string()),
+        pa.field("duration_s", pa.float64()),
+        pa.field("speech_s", pa.float64()),
+        pa.field("language", pa.string()),
+        pa.field("language_probability", pa.float64()),
+        pa.field("text", pa.string()),  # null: failed; "": no speech
+        pa.field("segments", pa.list_(SEGMENT)),
+        pa.field("reference", pa.string()),
+        *(pa.field(name, pa.int64()) for name in COUNTS),  # null where a reference cannot apply
+        pa.field("decoded_by", pa.string()),
+        _required("partial", pa.bool_()),
+        _required("model", pa.string()),
+    ]
+)
+
+# One row per recording that a run of an archive has done, in its ledger.
+ARCHIVE_LEDGER = pa.schema(
+    [
+        _required("recording_id", pa.string()),
+        pa.field("member", pa.string()),  # as in the plan
+        _required("identity", pa.string()),  # as it was when the run was planned
+        _required("status", pa.string()),  # ok | failed
+        pa.field("error_type", pa.string()),
+        _required("run", pa.string()),  # the folder of the run
+    ]
+)
+
+# One row per shard; on disk it is also the marker that the shard is done.
+METRICS = pa.schema(
+    [
+        _required("shard_id", pa.int32()),
+        _required("run_id", pa.string()),
+        _required("num_recordings", pa.int64()),
+        _required("num_failed", pa.int64()),
+        _required("num_windows", pa.int64()),
+        _required("num_tokens", pa.int64()),
+        _required("audio_s", pa.float64()),
+        _required("speech_s", pa.float64()),
+        _required("wall_s", pa.float64()),
+        _required("device_s", pa.float64()),
+        pa.field("rtf", pa.float64()),  # device_s / audio_s; null without audio
+        pa.field("rtfx", pa.float64()),
+        _required("kept_positions", pa.int64()),
+        _required("total_positions", pa.int64()),
+        pa.field("sparsity_mean", pa.float64()),
+        pa.field("sparsity_min", pa.float64()),
+        pa.field("sparsity_max", pa.float64()),
+        pa.field("level", pa.int32()),  # of the adaptive policy; null at a fixed sparsity
+        _required("num_fallback", pa.int64()),
+        _required("num_shadow", pa.int64()),
+        _required("shadow_num_errors", pa.int64()),
+        _required("shadow_num_words", pa.int64()),
+        _required("shadow_dense_device_s", pa.float64()),
+        _required("shadow_sparse_device_s", pa.float64()),
+        *(pa.field(name, pa.int64()) for name in COUNTS),  # null without references
+        pa.field("wer", pa.float64()),
+        pa.field("cost_usd", pa.float64()),  # null on a CPU
+        _required("device", pa.string()),
+        _required("host", pa.string()),
+        _required("model", pa.string()),
+        _required("fingerprint", pa.string()),
+        _required("plan_hash", pa.string()),
+        _required("transcripts_rows", pa.int64()),
+        _required("transcripts_sha256", pa.string()),
+        _required("attempts", pa.int32()),
+        _required("started_at", pa.timestamp("ms", tz="UTC")),
+        _required("finished_at", pa.timestamp("ms", tz="UTC")),
+    ]
+)
+
+# What the actor measured of a shard; the commit derives the rest of METRICS from the transcripts.
+MEASURES = (
+    *("num_windows", "num_tokens", "wall_s", "device_s", "kept_positions", "total_positions"),
+    *("sparsity_mean", "sparsity_min", "sparsity_max", "num_fallback"),
+    *("device", "host", "model", "started_at"),
+)
+
+# A transcribed shard on its way to the commit.
+SHARD_RESULT = pa.schema(
+    [
+        _required("shard_id", pa.int32()),
+        _required("attempt", pa.int32()),
+        _required("transcripts", pa.list_(pa.struct(list(TRANSCRIPTS)))),
+        _required("scorable", pa.list_(pa.bool_())),  # of each transcript, see READ_RECORDING
+        _required("measures", pa.struct([METRICS.field(name) for name in MEASURES])),
+        _required("overflow", pa.list_(pa.struct(list(PLAN)))),
+    ]
+)
+
+
+def table_of(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Make a table of `schema` from dicts; a missing or an unknown name is a `ValueError`."""
+    names = set(schema.names)
+    for row in rows:
+        if row.keys() != names:
+            raise ValueError(f"row does not fit the schema: {sorted(row.keys() ^ names)}")
+    return pa.Table.from_pylist(list(rows), schema=schema)

@@ -1,0 +1,187 @@
+"""Opening what a plan names: the bytes of a recording as a range of an open file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from stat import S_ISREG
+from typing import Any, TypeVar
+
+from pipeline.decoding.types import DecodeError, Source, one_line
+from pipeline.sources.locations import (
+    filesystem,
+    info_identity,
+    is_missing,
+    local_path,
+    printable,
+    stat_identity,
+)
+from pipeline.sources.manifests import parse_clip
+from pipeline.sources.recording import MISSING, REFUSED, UNKNOWN, extension
+
+TRANSIENT = frozenset(
+    getattr(errno, name) for name in ("EIO", "ETIMEDOUT", "ECONNRESET", "ECONNABORTED", "EAGAIN", "ESTALE")
+)
+BACK_OFF_S = (0.5, 2.0, 8.0)
+COPY_BYTES = 1 << 22
+
+T = TypeVar("T")
+
+
+@contextmanager
+def open_row(row: Mapping[str, Any], *, max_bytes: int) -> Iterator[Source]:
+    """Open the recording that a row of the plan names.
+
+    A remote file is copied to an unnamed local one first, at most `max_bytes` of it; of a remote archive
+    only the member is. Transient errors are retried three times with back-off. Raises `DecodeError`:
+    `missing`, `changed`, `refused`, `unreadable`, `too_large`.
+    """
+    uri, member = row["uri"], row["member"]
+    name = printable(uri if member is None else f"{uri}: {member}")
+    if row["identity"] == REFUSED:
+        raise DecodeError("refused", f"{name}: is a link, a device or a name that leads out of the archive")
+    place = _place_of(row)
+    file = with_retries(lambda: _open(place, max_bytes), name)
+    try:
+        yield _source(name, file, place)
+    finally:
+        os.close(file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """What a row of the plan says of where its bytes are."""
+
+    uri: str
+    member: str | None
+    identity: str  # of the file
+    start: int | None = None  # of a member of an archive
+    length: int | None = None
+
+
+def _place_of(row: Mapping[str, Any]) -> _Place:
+    identity, at, offset = row["identity"].partition("@")
+    if not at:
+        return _Place(uri=row["uri"], member=row["member"], identity=identity)
+    return _Place(
+        uri=row["uri"], member=row["member"], identity=identity, start=int(offset), length=row["bytes"]
+    )
+
+
+def _source(name: str, file: int, place: _Place) -> Source:
+    size = os.fstat(file).st_size
+    if place.start is not None and place.length is not None:
+        start = place.start if local_path(place.uri) is not None else 0
+        return Source(name=name, fd=file, start=start, length=place.length)
+    if place.member is None or _is_embedded(place):
+        return Source(name=name, fd=file, start=0, length=size)
+    from_s, to_s, channel = parse_clip(place.member)
+    return Source(name=name, fd=file, start=0, length=size, from_s=from_s, to_s=to_s, channel=channel)
+
+
+def _is_embedded(place: _Place) -> bool:
+    return place.member is not None and extension(place.uri) == "parquet"
+
+
+def with_retries(call: Callable[[], T], name: str) -> T:
+    """Call until it succeeds, at most four times. Raises `DecodeError` for what is no transient error."""
+    for back_off_s in (*BACK_OFF_S, None):
+        try:
+            return call()
+        except DecodeError:
+            raise
+        except Exception as error:  # every remote file system has errors of its own
+            if is_missing(error):
+                raise DecodeError("missing", f"{name}: no such file") from error
+            if back_off_s is None or not _is_transient(error):
+                raise _unreadable(name, error) from error
+        time.sleep(back_off_s)
+    raise AssertionError("unreachable")
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, TimeoutError | ConnectionError):
+        return True
+    if isinstance(error, FileNotFoundError):
+        return True  # a server out of reach, see `is_missing`
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in TRANSIENT
+    return type(error).__name__ in {"FSTimeoutError", "ServerDisconnectedError", "ClientPayloadError"}
+
+
+def _unreadable(name: str, error: Exception) -> DecodeError:
+    return DecodeError("unreadable", f"{name}: {one_line(error)}")
+
+
+def _open(place: _Place, max_bytes: int) -> int:
+    """A descriptor of the file, or of a copy without a name."""
+    path = local_path(place.uri)
+    if path is None or _is_embedded(place):
+        return _copy(place, max_bytes)
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        stat = os.fstat(file)
+        if not S_ISREG(stat.st_mode):
+            raise DecodeError("unreadable", f"{place.uri}: is no regular file")
+        _check_identity(place, stat_identity(stat))
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _check_identity(place: _Place, found: str) -> None:
+    if place.identity == UNKNOWN:
+        return
+    if place.identity == MISSING:
+        raise DecodeError("changed", f"{place.uri}: was missing when the job was planned")
+    if place.identity != found:
+        raise DecodeError("changed", f"{place.uri}: has changed since the job was planned")
+
+
+def _copy(place: _Place, max_bytes: int) -> int:
+    """Copy a remote file, or what is inside a file, to an unnamed local one."""
+    path = local_path(place.uri)
+    with tempfile.TemporaryFile() as copy:
+        if path is not None:
+            _check_identity(place, stat_identity(os.stat(path)))
+            copy.write(_embedded(place))
+        else:
+            files = filesystem(place.uri)
+            info = files.info(place.uri)
+            _check_identity(place, info_identity(info))
+            for data in _embedded_or_fetched(place, files, info.get("size")):
+                copy.write(data)
+                if copy.tell() > max_bytes:
+                    raise DecodeError("too_large", f"{place.uri}: has more than {max_bytes} bytes")
+        copy.flush()
+        return os.dup(copy.fileno())
+
+
+def _embedded(place: _Place) -> bytes:
+    from pipeline.sources.embedded import read_embedded
+
+    assert place.member is not None
+    return read_embedded(place.uri, place.member)
+
+
+def _embedded_or_fetched(place: _Place, files: Any, size: int | None) -> Iterator[bytes]:
+    """The bytes of a remote recording. Raises `ConnectionError` if fewer come than there should be."""
+    if _is_embedded(place):
+        yield _embedded(place)
+        return
+    first, expected = place.start or 0, size if place.length is None else place.length
+    num_bytes = 0
+    with files.open(place.uri, "rb", cache_type="readahead", block_size=COPY_BYTES) as remote:
+        if first:
+            remote.seek(first)
+        while data := remote.read(COPY_BYTES if expected is None else min(COPY_BYTES, expected - num_bytes)):
+            num_bytes += len(data)
+            yield data
+    if expected is not None and num_bytes != expected:
+        raise ConnectionError(f"{num_bytes} of {expected} bytes came")

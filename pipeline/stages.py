@@ -1,0 +1,128 @@
+"""The stages of the graph: one shard in, one shard out, each a thin callable over `pa.Table`.
+
+They run in Ray's processes but import nothing of Ray, so a test calls them as they are.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import attempts, commit
+from pipeline.reading import ReadOptions, ShardReader
+from pipeline.schema import PLAN, SHARD_AUDIO, SHARD_RESULT, TRANSCRIPTS, table_of
+from pipeline.storage import Store
+from pipeline.transcription import Transcriber, transcribe_shard
+
+log = logging.getLogger("earshard")
+
+DEADLINE_EXIT = 70
+DEADLINE_BASE_S = 600.0
+DEADLINE_PER_AUDIO_S = {"cuda": 1.0, "cpu": 30.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What every stage of one pass over the unfinished shards knows."""
+
+    store: Store
+    stamp: commit.RunStamp
+    round_id: str  # starts with the run's id
+
+
+def read_shard(plan: pa.Table, *, options: ReadOptions, this_round: Round) -> pa.Table:
+    """Decode one shard: a row of `SHARD_PLAN` in, a row of `SHARD_AUDIO` out."""
+    row = _only_row(plan)
+    unit = attempts.unit_of(row["shard_id"], row["attempt"], row["rows"])
+    with attempts.marked(this_round.store, unit, this_round.round_id):
+        audio = _reader(options).read(row["shard_id"], row["attempt"], row["rows"])
+    for recording in audio.column("recordings")[0].as_py():
+        if recording["error_type"] is not None:
+            log.warning("%s: %s", recording["error_type"], recording["error_message"])
+        elif recording["partial"]:
+            log.warning("partial: %s: damaged or shorter than it declares", recording["uri"])
+    return audio.select(SHARD_AUDIO.names).cast(SHARD_AUDIO)
+
+
+@cache
+def _reader(options: ReadOptions) -> ShardReader:
+    """One warm reader per process: Ray runs many shards in one worker."""
+    reader = ShardReader(options)
+    reader.__enter__()
+    atexit.register(reader.__exit__, None, None, None)
+    return reader
+
+
+class TranscribeShard:
+    """Run the engine on one decoded shard: a row of `SHARD_AUDIO` in, a row of `SHARD_RESULT` out.
+
+    The engine is made by the actor that owns it. A call that outlives its deadline ends the process: Ray
+    starts another actor, and the attempt that was marked counts.
+    """
+
+    def __init__(self, *, load: Callable[[], Transcriber], language: str, this_round: Round) -> None:
+        self._engine = load()
+        self._language = language
+        self._round = this_round
+
+    def __call__(self, audio: pa.Table) -> pa.Table:
+        shard_id, attempt = (audio.column(name)[0].as_py() for name in ("shard_id", "attempt"))
+        rows = audio.column("recordings")[0].as_py() or audio.column("overflow")[0].as_py()
+        unit = attempts.unit_of(shard_id, attempt, rows)
+        deadline_s = self._deadline_s(sum(row["duration_s"] or 0.0 for row in rows))
+        with attempts.marked(self._round.store, unit, self._round.round_id), _deadline(unit, deadline_s):
+            return transcribe_shard(audio, self._engine, language=self._language)
+
+    def _deadline_s(self, audio_s: float) -> float:
+        return DEADLINE_BASE_S + audio_s * DEADLINE_PER_AUDIO_S[self._engine.device.partition(":")[0]]
+
+
+@contextmanager
+def _deadline(unit: str, seconds: float) -> Iterator[None]:
+    def expire() -> None:
+        log.error("%s: not done after %.0f s; its process ends", unit, seconds)
+        logging.shutdown()
+        os._exit(DEADLINE_EXIT)
+
+    timer = threading.Timer(seconds, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def commit_result(result: pa.Table, *, this_round: Round) -> pa.Table:
+    """Commit one shard, or keep one piece of a shard: a row of `SHARD_RESULT` in, `METRICS` out.
+
+    A piece has no metrics of its own: its table is empty.
+    """
+    row = _only_row(result.select(SHARD_RESULT.names))
+    if row["attempt"] > attempts.WHOLE_ATTEMPTS:
+        unit = attempts.unit_of(row["shard_id"], row["attempt"], row["transcripts"] or row["overflow"])
+        attempts.keep_piece(this_round.store, unit, result.cast(SHARD_RESULT))
+        return commit.METRICS.empty_table()
+    return commit.commit_shard(
+        this_round.store,
+        row["shard_id"],
+        row["attempt"],
+        commit.scored(table_of(TRANSCRIPTS, row["transcripts"]), row["scorable"]),
+        row["measures"],
+        table_of(PLAN, row["overflow"]),
+        this_round.stamp,
+    )
+
+
+def _only_row(table: pa.Table) -> dict[str, Any]:
+    assert table.num_rows == 1, f"a shard is one row, not {table.num_rows}"
+    return table.to_pylist()[0]

@@ -1,0 +1,10 @@
+"""Fixtures of the tests in this folder."""
+
+import pytest
+from fakes import FakeEngine
+
+
+@pytest.fixture
+def fake_engine():
+    """An engine that answers every window with the same words."""
+    return FakeEngine()

@@ -1,0 +1,157 @@
+"""Quality gates, retries and loop cuts, on made-up decodings."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import MINI
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.benchmark.random_model import build_generation_config, build_tokenizer
+from pipeline.engine.guard import Loop, compression_ratio, cut_loops, find_loop, judge, settle
+from pipeline.engine.slots import Decoding, Task
+from pipeline.engine.vocabulary import Vocabulary
+
+WORDS = list(range(1000, 1400))
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    tokenizer = build_tokenizer(MINI)
+    config = build_generation_config(MINI, tokenizer)
+    return Vocabulary(
+        tokenizer=tokenizer,
+        size=tokenizer.get_vocab_size(),
+        start=config.decoder_start_token_id,
+        end=config.eos_token_id,
+        previous=config.prev_sot_token_id,
+        no_timestamps=config.no_timestamps_token_id,
+        languages={},
+        tasks={},
+        suppress=(),
+        begin_suppress=(),
+        max_initial_timestamp=50,
+        max_length=None,
+    )
+
+
+def make_decoding(tokens, *, logprob=-0.3, no_speech=0.1, ended=True, temperature=0.0) -> Decoding:
+    task = Task(index=0, prompt=(1,), start=0, max_new_tokens=444, temperature=temperature)
+    return Decoding(
+        task=task,
+        no_speech_prob=no_speech,
+        num_positions=1500,
+        tokens=list(tokens),
+        sum_logprob=logprob * (len(tokens) + 1),
+        ended=ended,
+    )
+
+
+GOOD = make_decoding(WORDS[:20])
+LOOP = make_decoding([*WORDS[:5], *WORDS[10:13] * 30], logprob=-0.05)
+ENDLESS = make_decoding(WORDS[:200], ended=False)
+UNSURE = make_decoding(WORDS[:20], logprob=-1.2)
+
+
+def test_compression_ratio_counts_the_bytes_of_the_text():
+    assert compression_ratio("ab" * 200) > 20
+    assert compression_ratio("") == 0
+    assert compression_ratio("é" * 2) == 4 / 12
+
+
+def test_sound_text_passes_and_unsure_endless_or_looping_text_does_not(vocabulary):
+    assert judge(GOOD, vocabulary).passed
+    for bad in (UNSURE, ENDLESS, LOOP):
+        assert not judge(bad, vocabulary).passed
+
+
+def test_unsure_text_where_no_speech_is_likely_is_silence(vocabulary):
+    verdict = judge(make_decoding(WORDS[:20], logprob=-1.2, no_speech=0.7), vocabulary)
+    assert verdict.is_silent
+    assert verdict.passed
+    assert not judge(make_decoding(WORDS[:20], logprob=-0.5, no_speech=0.9), vocabulary).is_silent
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 7, 40])
+def test_a_phrase_said_over_and_over_is_a_loop(period):
+    rounds = max(4, -(-16 // period))
+    tokens = [*WORDS[100:110], *WORDS[:period] * rounds, *WORDS[200:205]]
+    assert find_loop(tokens) == Loop(start=10, stop=10 + rounds * period, period=period)
+
+
+@pytest.mark.parametrize("tokens", [[], WORDS, WORDS[:1] * 8, WORDS[:3] * 3, [*WORDS[:5], *WORDS[:5]]])
+def test_ordinary_repetition_is_no_loop(tokens):
+    assert find_loop(tokens) is None
+
+
+@given(tokens=st.lists(st.integers(1000, 1003), max_size=120))
+def test_no_loop_is_left_after_cutting_and_the_rest_keeps_its_order(vocabulary, tokens):
+    kept = cut_loops(tokens, vocabulary)
+    assert find_loop(kept) is None
+    rest = iter(tokens)
+    assert all(token in rest for token in kept)
+
+
+def test_a_loop_is_cut_at_its_second_round_with_the_timestamps_inside_it(vocabulary):
+    time = vocabulary.first_timestamp
+    rounds = [token for n in range(8) for token in (time + n, *WORDS[:3], time + n + 1)]
+    kept = [time, *WORDS[:3], time + 1, time + 1, time + 8, time + 50]
+    assert cut_loops([*rounds, time + 50], vocabulary) == kept
+
+
+def run_settle(first, answers, vocabulary, *, is_sparse=False):
+    """Settles with retries from `answers(index, temperature)`; returns results and what was asked."""
+    asked = []
+
+    def retry(indices, temperature):
+        asked.append((list(indices), temperature))
+        return [answers(index, temperature) for index in indices]
+
+    return settle(first, retry, vocabulary, is_sparse=is_sparse), asked
+
+
+def test_windows_that_pass_are_not_retried(vocabulary):
+    settled, asked = run_settle([GOOD, GOOD], None, vocabulary, is_sparse=True)
+    assert asked == []
+    assert [one.fallback for one in settled] == [None, None]
+
+
+def test_a_sparse_window_that_fails_is_decoded_dense_before_any_temperature(vocabulary):
+    settled, asked = run_settle([GOOD, LOOP], lambda *_: GOOD, vocabulary, is_sparse=True)
+    assert asked == [([1], 0.0)]
+    assert settled[1].fallback == "dense"
+    assert settled[1].decoding is GOOD
+
+
+def test_a_dense_window_that_fails_gets_the_first_temperature_that_passes(vocabulary):
+    def answers(_, temperature):
+        return make_decoding(WORDS[:20] if temperature == 0.4 else WORDS[:2] * 40, temperature=temperature)
+
+    settled, asked = run_settle([LOOP], answers, vocabulary)
+    assert [temperature for _, temperature in asked] == [0.2, 0.4]
+    assert settled[0].fallback == "temperature=0.4"
+
+
+def test_all_failing_windows_are_retried_together(vocabulary):
+    def answers(index, temperature):
+        return GOOD if (index, temperature) != (0, 0.2) else UNSURE
+
+    _, asked = run_settle([UNSURE, GOOD, ENDLESS], answers, vocabulary)
+    assert asked == [([0, 2], 0.2), ([0], 0.4)]
+
+
+def test_if_nothing_passes_the_best_mean_log_probability_wins(vocabulary):
+    def answers(_, temperature):
+        return make_decoding(
+            WORDS[:20], logprob=-1.5 + temperature * 0.5 * (temperature < 0.9), temperature=temperature
+        )
+
+    settled, asked = run_settle([make_decoding(WORDS[:9], logprob=-1.6)], answers, vocabulary, is_sparse=True)
+    assert [temperature for _, temperature in asked] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert settled[0].fallback == "dense+temperature=0.8"
+
+
+def test_a_loop_that_survives_every_retry_is_cut_and_marked(vocabulary):
+    settled, _ = run_settle([LOOP], lambda *_: LOOP, vocabulary)
+    assert settled[0].tokens == (*WORDS[:5], *WORDS[10:13])
+    assert settled[0].fallback == "temperature=0+loop_cut"

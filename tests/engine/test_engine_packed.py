@@ -1,0 +1,32 @@
+"""Packed linear maps give what plain ones give."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import MINI
+
+from pipeline.engine import Engine
+from pipeline.engine.layers import Linear
+from pipeline.engine.packed import PackedLinear, is_supported
+
+pytestmark = pytest.mark.skipif(not is_supported(), reason="this build of torch has no oneDNN kernels")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (8, 1), (2, 30), (64, 1)])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_any_number_of_rows_gives_the_plain_result(shape, has_bias):
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(129, 64, generator=generator), torch.randn(129, generator=generator)
+    linear = Linear(weight, bias if has_bias else None)
+    x = torch.randn(*shape, 64, generator=generator)
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-4)
+
+
+def test_only_the_maps_of_a_step_are_packed(model_folder):
+    model = Engine.load(model_folder(MINI))._model
+    assert isinstance(model.decoder.unembed, PackedLinear)
+    assert isinstance(model.decoder.layers[0].past_qkv, PackedLinear)
+    assert isinstance(model.decoder.layers[0].memory_kv, Linear)
+    assert isinstance(model.encoder.layers[0].qkv, Linear)

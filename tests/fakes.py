@@ -1,0 +1,77 @@
+"""What tests share: a fake engine, and shards made of nothing but numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline import schema
+from pipeline.engine.results import Segment, WindowResult
+
+RATE = 16_000
+
+
+def result(text="hello world", *, resume_s=None, end_s=2.0, language="en", **changes) -> WindowResult:
+    """A window's result with one segment, or none for an empty text."""
+    segment = Segment(
+        start_s=0.5, end_s=end_s, text=f" {text}", avg_logprob=-0.2, no_speech_prob=0.01,
+        compression_ratio=1.0, tokens=(1, 2),
+    )  # fmt: skip
+    values = {
+        "text": text, "segments": (segment,) if text else (), "language": language,
+        "language_probability": 0.9, "avg_logprob": -0.2, "no_speech_prob": 0.01, "compression_ratio": 1.0,
+        "num_tokens": 2, "kept_positions": 1500, "total_positions": 1500, "fallback": None,
+        "resume_s": resume_s, "device_s": 0.25,
+    }  # fmt: skip
+    return WindowResult(**(values | changes))
+
+
+@dataclass
+class FakeEngine:
+    """Answers every window with `answer(samples, language)` and remembers what it was asked."""
+
+    answer: object = lambda samples, language: result(language=language or "en")
+    model_name: str = "fake"
+    device: str = "cpu"
+    calls: list = field(default_factory=list)
+
+    def transcribe(self, windows: Sequence[np.ndarray], *, languages=None, seeds=None) -> list[WindowResult]:
+        self.calls.append((list(windows), list(languages), list(seeds)))
+        return [self.answer(samples, language) for samples, language in zip(windows, languages, strict=True)]
+
+
+def plan_row(recording_id="a.wav", shard_id=0, **changes):
+    values = {
+        "recording_id": recording_id, "uri": f"/in/{recording_id}", "member": None, "part": 0,
+        "offset_s": 0.0, "duration_s": None, "shard_id": shard_id, "bytes": 1, "identity": "1",
+        "reference": None,
+    }  # fmt: skip
+    return values | changes
+
+
+def read_recording(recording_id="a.wav", **changes):
+    values = {
+        "recording_id": recording_id, "uri": f"/in/{recording_id}", "part": 0, "channel": 0,
+        "error_type": None, "error_message": None, "duration_s": 30.0, "speech_s": 20.0, "reference": None,
+        "scorable": True, "decoded_by": "soundfile", "partial": False,
+    }  # fmt: skip
+    return values | changes
+
+
+def audio_table(recordings, windows, *, overflow=()):
+    """A `SHARD_AUDIO` row; `windows` are (recording, start_s, end_s, speech spans)."""
+    rows, first = [], 0
+    for recording, start_s, end_s, speech in windows:
+        num = round((end_s - start_s) * RATE)
+        rows.append({
+            "recording": recording, "start_s": start_s, "end_s": end_s, "first_sample": first,
+            "num_samples": num, "speech": [{"start_s": s, "end_s": e} for s, e in speech],
+        })  # fmt: skip
+        first += num
+    row = {
+        "shard_id": 7, "attempt": 1, "recordings": list(recordings), "windows": rows,
+        "samples": (np.arange(first) % 100).astype(np.int16), "overflow": list(overflow),
+    }  # fmt: skip
+    return schema.table_of(schema.SHARD_AUDIO, [row])

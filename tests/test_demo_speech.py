@@ -1,0 +1,147 @@
+"""Speech, scenes and held-out sets; skipped where libespeak-ng is missing."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pipeline.demo.batches import IGNORED, LAYOUTS, Batches, Recipe, log_mel
+from pipeline.demo.labels import FRAMES_PER_S, Labeller
+from pipeline.demo.noise import add_noise, coloured_noise
+from pipeline.demo.scenes import HELD_OUT_VARIANTS, TRAIN_VARIANTS, Script, compose
+from pipeline.demo.speech import SAMPLE_RATE, SpeechUnavailableError, Voice, require_speech, synthesize
+from pipeline.demo.tokens import NUM_TIMESTAMPS, train_tokenizer
+
+try:
+    require_speech()
+    MISSING = ""
+except SpeechUnavailableError as error:
+    MISSING = str(error)
+
+needs_speech = pytest.mark.skipif(bool(MISSING), reason=MISSING or "libespeak-ng is there")
+
+_FINGERPRINT = """
+import hashlib, random
+from pipeline.demo.scenes import Script, compose
+scene = compose(random.Random(3), Script(language="es", layout="packed", duration_s=5, split="dev"))
+print(hashlib.sha256(scene.samples.tobytes()).hexdigest(), scene.text)
+"""
+
+
+@pytest.fixture(scope="module")
+def labeller() -> Labeller:
+    return Labeller(train_tokenizer())
+
+
+@needs_speech
+def test_word_times_are_in_order_and_inside_the_utterance() -> None:
+    utterance = synthesize("the captain of the boat is in the kitchen", Voice(language="en"))
+    starts, ends = np.array(utterance.word_starts_s), np.array(utterance.word_ends_s)
+    assert len(starts) == 9
+    assert (np.diff(starts) >= 0).all()
+    assert (starts <= ends).all()
+    assert ends[-1] <= utterance.duration_s
+    assert len({name for name, _ in utterance.phonemes}) > 8
+
+
+@needs_speech
+def test_two_fresh_processes_make_the_same_samples() -> None:
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", _FINGERPRINT], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1]
+    assert len(runs[0].split()) > 3
+
+
+@needs_speech
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sentences_of_a_scene_lie_where_the_sound_is(layout: str) -> None:
+    scene = compose(random.Random(1), Script(language="en", layout=layout, duration_s=20, split="dev"))
+    covered = np.zeros(len(scene.samples), dtype=bool)
+    for placed in scene.sentences:
+        covered[round(placed.start_s * SAMPLE_RATE) : round(placed.end_s * SAMPLE_RATE)] = True
+    assert not scene.samples[~covered].any()
+    assert bool(scene.sentences) == (layout != "empty")
+    if layout == "half":
+        assert scene.sentences[-1].end_s <= 10
+
+
+def test_held_out_voices_are_not_training_voices() -> None:
+    dev, final = (set(HELD_OUT_VARIANTS[split]) for split in ("dev", "final"))
+    assert not set(TRAIN_VARIANTS) & (dev | final)
+    assert not dev & final
+
+
+def test_noise_stands_at_the_ratio_it_was_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    speech = 0.1 * coloured_noise(rng, 32_000, 0.5)
+    added = add_noise(rng, speech, 10.0) - speech
+    assert 10 * np.log10(speech.var() / added.var()) == pytest.approx(10, abs=0.3)
+
+
+@needs_speech
+def test_a_transcript_with_timestamps_decodes_to_text_and_times(labeller: Labeller) -> None:
+    scene = compose(random.Random(2), Script(language="en", layout="packed", duration_s=10, split="dev"))
+    targets = labeller.transcript(scene, shifts=[100] * len(scene.sentences), timestamps=True)
+    ids = labeller.ids
+    text = labeller.tokenizer.decode([target.token for target in targets if target.token < ids.end])
+    marks = [
+        (target.token - ids.first_timestamp) / FRAMES_PER_S
+        for target in targets
+        if target.token >= ids.first_timestamp
+    ]
+    edges = [at + 2 for placed in scene.sentences for at in (placed.start_s, placed.end_s)]
+    assert text.strip() == scene.text
+    assert marks == pytest.approx(edges, abs=0.011)
+    assert targets[-1].token == ids.end
+
+
+@needs_speech
+def test_frame_labels_say_no_speech_exactly_outside_sentences(labeller: Labeller) -> None:
+    scene = compose(random.Random(5), Script(language="es", layout="spread", duration_s=10, split="dev"))
+    tokens, phonemes = labeller.frames(scene)
+    first = scene.sentences[0]
+    inside = slice(int(first.start_s * FRAMES_PER_S) + 1, int(first.end_s * FRAMES_PER_S))
+    assert len(tokens) == len(phonemes) == 500
+    assert (tokens[inside] != labeller.ids.no_speech).all()
+    assert (tokens[: int(first.start_s * FRAMES_PER_S)] == labeller.ids.no_speech).all()
+
+
+@needs_speech
+def test_the_start_of_a_window_without_speech_predicts_no_speech(labeller: Labeller) -> None:
+    recipe = Recipe(window_s=5, batch_size=4, shares=(0, 0, 0, 1))
+    batch = Batches(labeller, (recipe,), seed=0)[0]
+    starts = batch.targets[batch.tokens == labeller.ids.start]
+    assert starts.tolist() == [labeller.ids.no_speech] * 4
+    assert batch.mel.shape == (4, 80, 500)
+    assert ((batch.targets == IGNORED) | (batch.targets >= 0)).all()
+
+
+def test_the_tokeniser_has_whispers_order_of_ids(labeller: Labeller) -> None:
+    ids = labeller.ids
+    assert ids.start == ids.end + 1
+    assert ids.no_timestamps == ids.no_speech + 1
+    assert ids.first_timestamp == ids.no_timestamps + 1
+    assert ids.size == ids.first_timestamp + NUM_TIMESTAMPS
+    assert labeller.tokenizer.get_decoder_prompt_ids(language="es", task="transcribe") == [
+        (1, ids.languages["es"]),
+        (2, ids.transcribe),
+        (3, ids.no_timestamps),
+    ]
+
+
+def test_features_equal_those_of_transformers() -> None:
+    import torch
+    from transformers import WhisperFeatureExtractor
+
+    samples = np.random.default_rng(0).normal(0, 0.1, 30 * SAMPLE_RATE).astype(np.float32)
+    theirs = WhisperFeatureExtractor()(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+    ours = log_mel(torch.from_numpy(samples)[None])
+    assert (ours - theirs).abs().max() < 1e-5

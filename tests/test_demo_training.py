@@ -1,0 +1,128 @@
+"""Training: the forward pass against transformers', a step that learns, a checkpoint that resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.demo.batches import Batch
+from pipeline.demo.export import export_model
+from pipeline.demo.losses import guide_loss
+from pipeline.demo.muon import orthogonalise
+from pipeline.demo.network import decode, encode
+from pipeline.demo.schedule import default_schedule
+from pipeline.demo.training import Trainer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny matrices: a second thread only waits, for long where the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    return Trainer(tmp_path / "run", default_schedule(100, 10.0), CPU)
+
+
+def _batch(trainer: Trainer) -> Batch:
+    """Two windows of 1 s of noise with made-up labels: learnable by heart."""
+    torch.manual_seed(1)
+    ids = trainer.labeller.ids
+    tokens = torch.randint(256, ids.end, (2, 9))
+    starts = torch.arange(8).expand(2, 8) * 6
+    return Batch(
+        mel=torch.randn(2, 80, 100),
+        frame_positions=torch.arange(50) + torch.tensor([[0], [700]]),
+        tokens=tokens[:, :-1],
+        positions=torch.arange(8).expand(2, 8),
+        targets=tokens[:, 1:],
+        spans=torch.stack([starts, starts + 5], dim=-1),
+        frame_tokens=torch.randint(256, ids.end, (2, 50)),
+        frame_phonemes=torch.randint(0, 90, (2, 50)),
+    )
+
+
+def test_our_forward_pass_equals_that_of_transformers(trainer: Trainer) -> None:
+    model = trainer.average
+    torch.manual_seed(0)
+    mel = torch.randn(1, 80, 3000)
+    tokens = torch.tensor([[trainer.labeller.ids.start, 300, 400, 500]])
+    with torch.no_grad():
+        theirs = model(input_features=mel, decoder_input_ids=tokens).logits
+        memory = encode(model, mel, torch.arange(1500)[None]).output
+        hidden, weights = decode(model, tokens, torch.arange(4)[None], memory)
+    assert (model.proj_out(hidden) - theirs).abs().max() < 1e-4
+    assert torch.allclose(weights[0].sum(-1), torch.ones(1, 4, 4), atol=1e-5)
+
+
+def test_steps_on_one_batch_lower_every_loss(trainer: Trainer) -> None:
+    batch = _batch(trainer)
+    first = trainer.learn(batch)
+    for _ in range(9):
+        last = trainer.learn(batch)
+    assert last["tokens"] < first["tokens"] - 0.3
+    assert last["frames"] < first["frames"] - 0.3
+    assert last["phonemes"] < first["phonemes"]
+    assert last["guide"] < first["guide"]
+
+
+def test_a_resumed_run_goes_on_exactly_like_an_undisturbed_one(trainer: Trainer) -> None:
+    batch = _batch(trainer)
+    for _ in range(2):
+        trainer.learn(batch)
+    trainer.save()
+    resumed = Trainer(trainer.output, trainer.schedule, CPU, seed=7)
+    assert resumed.restore()
+    assert (resumed.step, resumed.audio_s) == (trainer.step, trainer.audio_s)
+    assert resumed.learn(batch) == trainer.learn(batch)
+    for ours, theirs in zip(resumed.average.parameters(), trainer.average.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_fresh_folder_has_nothing_to_resume(trainer: Trainer) -> None:
+    assert not trainer.restore()
+
+
+def test_a_run_can_start_from_an_exported_model(trainer: Trainer, tmp_path: Path) -> None:
+    export_model(trainer.average, trainer.labeller.tokenizer, tmp_path / "model")
+    other = Trainer(tmp_path / "other", trainer.schedule, CPU, seed=7)
+    other.start_from(tmp_path / "model")
+    for ours, theirs in zip(other.trainee.model.parameters(), trainer.average.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-2)
+
+
+def test_guided_attention_on_the_span_costs_nothing_and_elsewhere_much() -> None:
+    spans = torch.tensor([[[2, 4], [0, 0]]])
+    on, off = torch.zeros(1, 2, 2, 10), torch.zeros(1, 2, 2, 10)
+    on[..., 3], off[..., 7] = 1.0, 1.0
+    assert guide_loss([on], spans).item() == pytest.approx(0.0, abs=1e-3)
+    assert guide_loss([off], spans).item() > 5
+    assert guide_loss([on], torch.zeros_like(spans)).item() == 0
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((3, 16, 48), (2, 48, 16)):
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+        assert values.min() > 0.5
+        assert values.max() < 1.5
+
+
+def test_the_schedule_warms_up_holds_and_ends_near_zero() -> None:
+    schedule = default_schedule(1000, 80.0)
+    assert schedule.rate(0) == pytest.approx(0.01)
+    assert schedule.rate(400) == 1.0
+    assert schedule.rate(999) == pytest.approx(0.02)
+    windows_s = [
+        [recipe.window_s for recipe in schedule.stage(step).recipes] for step in (0, 499, 500, 800, 999)
+    ]
+    assert windows_s == [[5], [5], [5, 30], [30], [30]]

@@ -1,0 +1,35 @@
+"""Imports point down: what the layers promise, checked in fresh interpreters."""
+
+import subprocess
+import sys
+
+import pytest
+
+BELOW_RAY = [
+    *("archive", "exports", "joining", "plots", "report_page", "reporting", "subtitles"),
+    *("attempts", "commit", "config", "cost", "ledger", "lock", "planning", "reading", "report", "runs"),
+    *("schema", "scoring", "sources", "stages", "storage", "transcription", "voice_activity", "windows"),
+]
+
+
+def modules_after(import_line: str) -> set[str]:
+    code = f"import sys\n{import_line}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", BELOW_RAY)
+def test_nothing_below_the_graph_imports_ray_or_torch(name):
+    loaded = modules_after(f"import pipeline.{name}")
+    assert f"pipeline.{name}" in loaded
+    assert not loaded & {"ray", "torch", "transformers"}
+
+
+def test_the_engine_imports_none_of_our_input_and_output():
+    loaded = modules_after("import pipeline.engine; pipeline.engine.Engine")
+    assert "torch" in loaded
+    assert not loaded & {"ray", "pyarrow", "soundfile", "av", "jiwer", "soxr", "fsspec.core", "onnxruntime"}
+
+
+def test_the_command_line_starts_without_ray_and_torch():
+    assert not modules_after("import jobs.transcribe") & {"ray", "torch", "transformers", "pandas"}
