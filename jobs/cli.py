@@ -63,9 +63,8 @@ def _stop(_signum: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _wrong_use() -> tuple[type[BaseException], ...]:
-    from pipeline.sources import InputError
-
     from pipeline.config import OptionError
+    from pipeline.sources import InputError
     from pipeline.storage import OutputError
 
     return WrongUse, OptionError, InputError, OutputError, *_engine_errors()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from pipeline.sources import read_truths
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +14,7 @@ from jobs import cli
 from pipeline import scoring
 from pipeline.evaluation import Evaluation, Truth, evaluate, score_rows
 from pipeline.ledger import read_transcripts
+from pipeline.sources import read_truths
 
 GROUPS: dict[str, Callable[[str], str]] = {
     "all": lambda _recording_id: "all",
