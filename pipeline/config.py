@@ -6,12 +6,13 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from pipeline.sources.recording import Recording
+    from pipeline.transcription import Transcriber
 
 TASKS = ("transcribe", "translate")
 SELECTORS = (
@@ -119,7 +120,11 @@ class JobRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run is carried out: none of it can change a row, so none of it is in the fingerprint."""
+    """How a run is carried out: none of it can change a row, so none of it is in the fingerprint.
+
+    load: makes the engine inside an actor, of (JobOptions, RunOptions, Workers); None: the job's model. A
+    benchmark gives another.
+    """
 
     batch_size: int | None = None  # None: chosen for the device
     min_actors: int | None = None  # None: one on a CPU, the GPUs of a cluster otherwise
@@ -128,6 +133,7 @@ class RunOptions:
     gpu_hour_usd: float = 3.5
     max_failed: float = 0.01
     retry_failed: bool = False
+    load: Callable[..., Transcriber] | None = None
 
 
 def check_positive(option: str, value: float) -> None:

@@ -209,7 +209,7 @@ def _run_round(
     markers = run_round(
         [unit.table() for unit in units],
         reading=reading,
-        load_engine=partial(load_engine, options, run, workers),
+        load_engine=partial(run.load or load_engine, options, run, workers),
         language=options.language,
         workers=workers,
         this_round=Round(store=ledger.store, stamp=ledger.stamp, round_id=round_id),
