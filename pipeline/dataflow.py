@@ -36,8 +36,13 @@ def run_round(
     language: str,
     workers: Workers,
     this_round: Round,
+    work: type = TranscribeShard,
+    commit: Callable[..., pa.Table] = commit_result,
 ) -> Iterator[pa.Table]:
     """One pass over units of work (`SHARD_PLAN` rows).
+
+    work, commit: what the actors do with a decoded shard, and what makes of it what is on disk; they are
+    called as `TranscribeShard` and `commit_result` are.
 
     Yields the markers of shards as they are committed. Raises `ClusterError` if Ray cannot carry the round
     out at all, e.g. because no actor can load the model.
@@ -55,7 +60,7 @@ def run_round(
             max_retries=0,
         )
         results = audio.map_batches(
-            TranscribeShard,
+            work,
             fn_constructor_kwargs={"load": load_engine, "language": language, "this_round": this_round},
             compute=ActorPoolStrategy(
                 min_size=workers.min_actors,
@@ -70,7 +75,7 @@ def run_round(
             max_task_retries=0,
         )
         markers = results.map_batches(
-            partial(commit_result, this_round=this_round),
+            partial(commit, this_round=this_round),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=COMMIT_CPUS,

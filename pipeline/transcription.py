@@ -83,7 +83,7 @@ def transcribe_shard(shard: pa.Table, engine: Transcriber, *, language: str) -> 
     started_at, started = datetime.now(UTC), time.perf_counter()
     row = {name: shard.column(name)[0] for name in shard.column_names}
     recordings = row["recordings"].as_py()
-    results = _transcribe_windows(placed_windows(row), recordings, engine, language)
+    results = transcribe_windows(placed_windows(row), recordings, engine, language)
     transcripts = [
         _transcript(recording, [r for r in results if r.window.recording == index], row, engine.model_name)
         for index, recording in enumerate(recordings)
@@ -122,10 +122,13 @@ def placed_windows(row: dict[str, Any]) -> list[PlacedWindow]:
     ]
 
 
-def _transcribe_windows(
+def transcribe_windows(
     windows: list[PlacedWindow], recordings: list[dict[str, Any]], engine: Transcriber, language: str
 ) -> list[PlacedResult]:
-    """All windows, and the tails of those whose text ended early, in the order of time."""
+    """All windows, and the tails of those whose text ended early, in the order of time.
+
+    recordings: rows of `READ_RECORDING`. language: a code, or `auto`.
+    """
     known: dict[int, str | None] = {}
     if language != "auto":
         known = dict.fromkeys(range(len(recordings)), language)
@@ -206,14 +209,15 @@ def _transcript(
         "status": "failed" if failed else "ok",
         "language": language,
         "language_probability": max((p for p in probabilities if p is not None), default=None),
-        "text": None if failed else _join_text(results, language),
+        "text": None if failed else join_text(results, language),
         "segments": None if failed else _segments(results),
         "model": model,
     }
     return {name: values.get(name) for name in TRANSCRIPTS.names}
 
 
-def _join_text(results: list[PlacedResult], language: str | None) -> str:
+def join_text(results: list[PlacedResult], language: str | None) -> str:
+    """The text of windows in the order of time, as their language joins words."""
     texts = (done.result.text.strip() for done in results)
     return ("" if language in UNSPACED_LANGUAGES else " ").join(text for text in texts if text)
 
