@@ -82,8 +82,9 @@ def _unfinished() -> tuple[type[BaseException], ...]:
     from pipeline.job import Unfinished
     from pipeline.ledger import IncompleteOutput
     from pipeline.lock import OutputBusy
+    from pipeline.storage import OutputFailed
 
-    return OutputBusy, Unfinished, IncompleteOutput, ForeignMarker, ClusterError
+    return OutputBusy, OutputFailed, Unfinished, IncompleteOutput, ForeignMarker, ClusterError
 
 
 def _fail(message: str, status: int) -> NoReturn:

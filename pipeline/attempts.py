@@ -7,10 +7,12 @@ unit of its own, its result is kept as a piece, and a row whose process dies aga
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,9 +23,11 @@ from pipeline.schema import MEASURES, SHARD_RESULT, TRANSCRIPTS, table_of
 from pipeline.storage import Store
 
 MARKS = "_tmp/attempts"
+EXCUSED = "_tmp/excused"
 PIECES = "_tmp/pieces"
 WHOLE_ATTEMPTS = 2
 MAX_ATTEMPTS = 3
+MAX_EXCUSED = 3  # a recording that takes its node with it is not tried for ever
 
 
 def shard_unit(shard_id: int) -> str:
@@ -49,21 +53,33 @@ def unit_of(shard_id: int, attempt: int, rows: Sequence[Mapping[str, Any]]) -> s
     return row_unit(shard_id, rows[0]["recording_id"], rows[0]["part"])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """What an attempt that did not come back left: its node ("" where unknown), its exception or ""."""
+
+    node: str
+    exception: str
+
+
 @contextmanager
-def marked(store: Store, unit: str, round_id: str) -> Iterator[None]:
+def marked(store: Store, unit: str, round_id: str, node: str = "") -> Iterator[None]:
     """Mark a unit while a stage works on it; the mark stays if the stage does not come back.
 
     An exception leaves the mark too, with its message in it. A unit that only waits carries no mark, so
     that the death of its neighbour in the same process does not count against it.
     """
     name = f"{MARKS}/{unit}.{round_id}"
-    store.replace(name, b"")
+    store.replace(name, _mark(node))
     try:
         yield
     except Exception as error:
-        store.replace(name, f"{type(error).__name__}: {error}".encode())
+        store.replace(name, _mark(node, f"{type(error).__name__}: {error}"))
         raise
     store.delete(name)
+
+
+def _mark(node: str, exception: str = "") -> bytes:
+    return json.dumps({"node": node, "exception": exception}).encode()
 
 
 def count_marks(store: Store) -> Counter[str]:
@@ -71,14 +87,29 @@ def count_marks(store: Store) -> Counter[str]:
     return Counter(name.removeprefix(f"{MARKS}/").partition(".")[0] for name in store.names(MARKS))
 
 
-def lost_in(store: Store, round_id: str) -> dict[str, str]:
-    """The units whose attempt in a round (that is over) did not come back, and the exception, if any."""
+def count_excused(store: Store) -> int:
+    """How many attempts do not count because their node was lost."""
+    return len(store.names(EXCUSED))
+
+
+def lost_in(store: Store, round_id: str) -> dict[str, Lost]:
+    """The units whose attempt in a round (that is over) did not come back."""
     suffix = f".{round_id}"
-    return {
-        name.removeprefix(f"{MARKS}/").removesuffix(suffix): (store.read(name) or b"").decode()
-        for name in store.names(MARKS)
-        if name.endswith(suffix)
-    }
+    found = {}
+    for name in store.names(MARKS):
+        if name.endswith(suffix):
+            mark = json.loads(store.read(name) or _mark(""))
+            found[name.removeprefix(f"{MARKS}/").removesuffix(suffix)] = Lost(**mark)
+    return found
+
+
+def excuse(store: Store, unit: str, round_id: str) -> bool:
+    """Take back the mark of a unit whose node was lost; False if that happened to it too often."""
+    if sum(name.startswith(f"{EXCUSED}/{unit}.") for name in store.names(EXCUSED)) >= MAX_EXCUSED:
+        return False
+    store.replace(f"{EXCUSED}/{unit}.{round_id}", b"")
+    store.delete(f"{MARKS}/{unit}.{round_id}")
+    return True
 
 
 def forget_run(store: Store, run_id: str) -> None:
@@ -91,7 +122,7 @@ def forget_run(store: Store, run_id: str) -> None:
 def forget_shard(store: Store, shard_id: int) -> None:
     """Remove what a committed shard no longer needs."""
     unit = shard_unit(shard_id)
-    for folder in (MARKS, PIECES):
+    for folder in (MARKS, PIECES, EXCUSED):
         for name in store.names(folder):
             if name.startswith(f"{folder}/{unit}"):
                 store.delete(name)

@@ -6,12 +6,16 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import OptionError, RunOptions
+
+if TYPE_CHECKING:
+    import ray
 
 log = logging.getLogger("earshard")
 
@@ -20,6 +24,7 @@ MIN_LOCAL_CPUS = 2  # a CPU must be left for the reads beside an actor
 # Threads that share a core with a reader wait for each other at every operation: on 2 cores one thread
 # decoded five times as fast as two while the other core was busy.
 READER_CPUS = 1
+PING_S = 30.0  # Ray gives a node up that has been silent for 15 s
 
 
 class ClusterError(RuntimeError):
@@ -146,19 +151,13 @@ def refuse_private_paths(paths: Sequence[str]) -> None:
     Raises `ClusterError` naming the path and the node that does not see it.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
     local = [path for path in paths if "://" not in path]
     if len(nodes) < 2 or not local:
         return
     probe = ray.remote(num_cpus=0)(_missing_paths)
-    answers = [
-        probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            local
-        )
-        for node in nodes
-    ]
+    answers = [probe.options(scheduling_strategy=_on_node(node["NodeID"])).remote(local) for node in nodes]
     for node, missing in zip(nodes, ray.get(answers), strict=True):
         if missing:
             raise ClusterError(
@@ -169,6 +168,46 @@ def refuse_private_paths(paths: Sequence[str]) -> None:
 
 def _missing_paths(paths: Sequence[str]) -> list[str]:
     return [path for path in paths if not os.path.exists(path)]
+
+
+def this_node() -> str:
+    """The id of the node that a task or an actor runs on."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
+
+
+def lost_nodes(node_ids: Collection[str]) -> set[str]:
+    """Those of some nodes that are gone. A node that was just lost counts as alive for up to 15 s: ask it."""
+    import ray
+
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    if len(ray.nodes()) < 2:
+        return set()
+    ping = ray.remote(num_cpus=0, max_retries=0)(this_node)
+    answers = {
+        ping.options(scheduling_strategy=_on_node(node_id)).remote(): node_id
+        for node_id in alive.intersection(node_ids)
+    }
+    ready, _ = ray.wait(list(answers), num_returns=len(answers), timeout=PING_S) if answers else ([], [])
+    return set(node_ids) - {answers[answer] for answer in ready if _came(answer)}
+
+
+def _came(answer: ray.ObjectRef) -> bool:
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        ray.get(answer)
+    except RayError:
+        return False
+    return True
+
+
+def _on_node(node_id: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
 def gpus_held() -> float:

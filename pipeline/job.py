@@ -29,6 +29,7 @@ from pipeline.storage import Store, open_store
 JOB = "_job.json"
 PAGE = "report.html"
 NAMES_SHOWN = 5
+MAX_IDLE_ROUNDS = 3  # what waited in a process that was killed carries no mark: its round may achieve nothing
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "soundfile", "av", "soxr", "silero-vad", "jiwer")
 
 log = logging.getLogger("earshard")
@@ -170,21 +171,24 @@ def _reopen_failed(ledger: Ledger) -> None:
 def _work_off(
     ledger: Ledger, request: JobRequest, options: JobOptions, run: RunOptions, record: RunRecord
 ) -> None:
-    """Rounds over what is left, until nothing is. Raises `Unfinished` when a round achieves nothing."""
+    """Rounds over what is left, until nothing is. Raises `Unfinished` when several achieve nothing."""
     with _forgetting_marks_when_stopped(ledger), cluster.connected():
         workers = cluster.choose_workers(run, len(ledger.units()))
         record.gpus_held = cluster.gpus_held
         cluster.refuse_private_paths([*request.inputs, str(ledger.store.root)])
         with JobProgress(len(ledger.shards()), num_done=len(ledger.done())) as progress:
-            number = 0
+            number = num_idle = 0
             while units := ledger.units():
                 number += 1
                 state = _state(ledger)
                 _run_round(ledger, units, f"{ledger.stamp.run_id}-{number}", options, run, workers, progress)
                 ledger.reload()
                 progress.grow(len(ledger.shards()))
-                if _state(ledger) == state:
-                    raise Unfinished(f"{ledger.store.root}: round {number} got no further; see the log")
+                num_idle = num_idle + 1 if _state(ledger) == state else 0
+                if num_idle == MAX_IDLE_ROUNDS:
+                    raise Unfinished(
+                        f"{ledger.store.root}: {num_idle} rounds in a row got no further; see the log"
+                    )
 
 
 def _run_round(
@@ -212,17 +216,30 @@ def _run_round(
         load_engine=partial(run.load or load_engine, options, run, workers),
         language=options.language,
         workers=workers,
-        this_round=Round(store=ledger.store, stamp=ledger.stamp, round_id=round_id),
+        this_round=Round(store=ledger.store, stamp=ledger.stamp, round_id=round_id, node=cluster.this_node),
     )
     for marker in markers:
         row = marker.to_pylist()[0]
         progress.add(row)
         attempts.forget_shard(ledger.store, row["shard_id"])
     isolated = {unit.name() for unit in units if unit.attempt == attempts.MAX_ATTEMPTS}
-    lost = attempts.lost_in(ledger.store, round_id)
-    for name, exception in lost.items():
-        log.warning("%s: attempt did not come back%s", name, f": {exception}" if exception else "")
-    ledger.commit_pieces({name: text for name, text in lost.items() if name in isolated}, options.model)
+    lost = {name: text for name, text in _lost_in(ledger.store, round_id).items() if name in isolated}
+    ledger.commit_pieces(lost, options.model)
+
+
+def _lost_in(store: Store, round_id: str) -> dict[str, str]:
+    """The units that a round lost, and their exceptions, but for those that a lost node took along."""
+    lost = attempts.lost_in(store, round_id)
+    nodes = {found.node for found in lost.values()} - {""}
+    gone = cluster.lost_nodes(nodes) if nodes else set()
+    for name, found in lost.items():
+        cause = f": {found.exception}" if found.exception else ""
+        log.warning("%s: attempt did not come back%s", name, cause)
+    return {
+        name: found.exception
+        for name, found in lost.items()
+        if found.node not in gone or not attempts.excuse(store, name, round_id)
+    }
 
 
 @contextmanager
@@ -235,12 +252,13 @@ def _forgetting_marks_when_stopped(ledger: Ledger) -> Iterator[None]:
         raise
 
 
-def _state(ledger: Ledger) -> tuple[int, int, int]:
+def _state(ledger: Ledger) -> tuple[int, ...]:
     store = ledger.store
     return (
         len(ledger.done()),
         sum(attempts.count_marks(store).values()),
-        sum(1 for _ in store.names(attempts.PIECES)),
+        attempts.count_excused(store),
+        len(store.names(attempts.PIECES)),
     )
 
 

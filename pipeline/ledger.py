@@ -152,7 +152,12 @@ class Ledger:
         model: str,
     ) -> None:
         transcripts, measures, overflow = [], [], []
+        adopted = self._adopted_keys(shard_id)
         for row, piece, exception in zip(rows, pieces, exceptions, strict=True):
+            if adopted is not None and (row["recording_id"], row["part"]) not in adopted:
+                overflow.append(row)
+                measures.append(attempts.no_measures(model))
+                continue
             if piece is None:
                 transcripts.append(attempts.crashed_row(row, model, exception))
                 measures.append(attempts.no_measures(model))
@@ -171,6 +176,14 @@ class Ledger:
             table_of(PLAN, overflow),
             self.stamp,
         )
+
+    def _adopted_keys(self, shard_id: int) -> set[tuple[str, int]] | None:
+        """The rows of transcripts that a whole attempt left when it died before its marker, if there are any.
+
+        They are adopted, and may lack what had no room beside its neighbours but has alone.
+        """
+        content = self.store.read(commit.transcripts_name(shard_id))
+        return _keys(commit.parquet_table(content, TRANSCRIPTS)) if content is not None else None
 
     def reopen_failed(self) -> int:
         """Take shards with failed rows apart, so that only those rows run again. Returns their number."""

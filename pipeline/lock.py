@@ -7,6 +7,7 @@ holder was a process of this host that no longer runs.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -19,6 +20,8 @@ from pipeline.storage import Store
 NAME = "_tmp/lock.json"
 EXPIRES_S = 120.0
 RENEW_S = 20.0
+
+log = logging.getLogger("earshard")
 
 
 class OutputBusy(RuntimeError):
@@ -63,8 +66,11 @@ class DriverLock:
 
     def _renew(self) -> None:
         while not self._released.wait(RENEW_S):
-            if self._is_ours():
-                self._store.replace(NAME, self._content())
+            try:
+                if self._is_ours():
+                    self._store.replace(NAME, self._content())
+            except OSError as error:  # the lock lasts for several more tries
+                log.warning("the lock could not be renewed: %s", error)
 
     def _is_ours(self) -> bool:
         content = self._store.read(NAME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +12,8 @@ from types import TracebackType
 from pipeline.storage import Store
 
 SAMPLE_S = 10.0
+
+log = logging.getLogger("earshard")
 
 
 def new_run_id() -> str:
@@ -49,7 +52,10 @@ class RunRecord:
 
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_S):
-            self._write("running")
+            try:
+                self._write("running")
+            except OSError as error:  # the next sample counts its seconds too
+                log.warning("the record of the run could not be renewed: %s", error)
 
     def _write(self, state: str) -> None:
         now = datetime.now(UTC)

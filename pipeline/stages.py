@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -37,13 +37,18 @@ class Round:
     store: Store
     stamp: commit.RunStamp
     round_id: str  # starts with the run's id
+    node: Callable[[], str] = str  # the name of the node that it is called on, "" where there is but one
+
+    def marked(self, unit: str) -> AbstractContextManager[None]:
+        """Mark a unit as being worked on here."""
+        return attempts.marked(self.store, unit, self.round_id, self.node())
 
 
 def read_shard(plan: pa.Table, *, options: ReadOptions, this_round: Round) -> pa.Table:
     """Decode one shard: a row of `SHARD_PLAN` in, a row of `SHARD_AUDIO` out."""
     row = _only_row(plan)
     unit = attempts.unit_of(row["shard_id"], row["attempt"], row["rows"])
-    with attempts.marked(this_round.store, unit, this_round.round_id):
+    with this_round.marked(unit):
         audio = _reader(options).read(row["shard_id"], row["attempt"], row["rows"])
     for recording in audio.column("recordings")[0].as_py():
         if recording["error_type"] is not None:
@@ -79,7 +84,7 @@ class TranscribeShard:
         rows = audio.column("recordings")[0].as_py() or audio.column("overflow")[0].as_py()
         unit = attempts.unit_of(shard_id, attempt, rows)
         deadline_s = self._deadline_s(sum(row["duration_s"] or 0.0 for row in rows))
-        with attempts.marked(self._round.store, unit, self._round.round_id), _deadline(unit, deadline_s):
+        with self._round.marked(unit), _deadline(unit, deadline_s):
             return transcribe_shard(audio, self._engine, language=self._language)
 
     def _deadline_s(self, audio_s: float) -> float:

@@ -10,16 +10,28 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from pipeline.retries import with_back_off
+
+BACK_OFF_S = (0.2, 1.0, 5.0)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound="Store")
 
 
 class OutputError(OSError):
     """The output cannot be used; the message is one line that names it."""
+
+
+class OutputFailed(OSError):
+    """A file of an output could not be read or written, however often it was tried; the message names it."""
 
 
 class Store(Protocol):
@@ -50,13 +62,28 @@ class Store(Protocol):
         """Remove a file if it still holds these bytes."""
         ...
 
-    def names(self, folder: str) -> Iterator[str]:
+    def names(self, folder: str) -> list[str]:
         """The names of the files directly in a folder of the output, sorted."""
         ...
 
     def sweep(self) -> None:
         """Remove what writers that were killed left half written. Nobody else may be writing."""
         ...
+
+
+def _retried(method: Callable[Concatenate[S, str, P], T]) -> Callable[Concatenate[S, str, P], T]:
+    """Try a method of a store again where its error may pass. Raises `OutputFailed` with the file's name."""
+
+    @wraps(method)
+    def call(self: S, name: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return with_back_off(lambda: method(self, name, *args, **kwargs), BACK_OFF_S)
+        except OutputFailed:
+            raise
+        except Exception as error:  # every remote file system has errors of its own
+            raise OutputFailed(f"{self.root}/{name}: {_reason(error)}") from error
+
+    return call
 
 
 def open_store(output: str) -> Store:
@@ -103,6 +130,7 @@ class LocalStore:
         """The absolute path of a file of the output."""
         return self.root / name
 
+    @_retried
     def publish(self, name: str, content: bytes) -> bool:
         """Write a file that must not exist yet; False, and nothing written, if it does."""
         temporary = self._write_temporary(content)
@@ -117,6 +145,7 @@ class LocalStore:
         _sync_folder(target.parent)
         return True
 
+    @_retried
     def replace(self, name: str, content: bytes) -> None:
         """Write a file, whether or not it exists."""
         temporary = self._write_temporary(content)
@@ -125,6 +154,7 @@ class LocalStore:
         os.replace(temporary, target)
         _sync_folder(target.parent)
 
+    @_retried
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None if there is none."""
         try:
@@ -132,10 +162,12 @@ class LocalStore:
         except FileNotFoundError:
             return None
 
+    @_retried
     def delete(self, name: str) -> None:
         """Remove a file if it is there."""
         self.path(name).unlink(missing_ok=True)
 
+    @_retried
     def delete_if(self, name: str, content: bytes) -> None:
         """Remove a file if it still holds these bytes. Of two that try at once, one finds it gone."""
         aside = self._temporary()
@@ -148,13 +180,13 @@ class LocalStore:
             self.publish(name, found)
         aside.unlink()
 
-    def names(self, folder: str) -> Iterator[str]:
+    @_retried
+    def names(self, folder: str) -> list[str]:
         """The names of the files directly in a folder of the output, sorted."""
         try:
-            entries = sorted(os.listdir(self.path(folder)))
+            return sorted(f"{folder}/{entry}" for entry in os.listdir(self.path(folder)))
         except (FileNotFoundError, NotADirectoryError):
-            return
-        yield from (f"{folder}/{entry}" for entry in entries)
+            return []
 
     def sweep(self) -> None:
         """Remove what writers that were killed left half written. Nobody else may be writing."""
@@ -220,7 +252,9 @@ class ObjectStore:
             store.replace("_tmp/probe", b"")
             store.delete("_tmp/probe")
         except (OSError, ImportError, ValueError) as error:
-            raise OutputError(f"{store.root}: cannot write there: {_reason(error)}") from error
+            raise OutputError(
+                f"{store.root}: cannot write there: {_reason(error.__cause__ or error)}"
+            ) from error
         return store
 
     @cached_property
@@ -230,6 +264,7 @@ class ObjectStore:
         file_system, path = fsspec.core.url_to_fs(self.root)
         return file_system, path.rstrip("/")
 
+    @_retried
     def publish(self, name: str, content: bytes) -> bool:
         """One conditional PUT. A writer whose reply was lost finds its own bytes there, and has written."""
         file_system, path = self._located
@@ -241,11 +276,13 @@ class ObjectStore:
             return self.read(name) == content
         return True
 
+    @_retried
     def replace(self, name: str, content: bytes) -> None:
         """Write an object, whether or not it exists."""
         file_system, path = self._located
         file_system.pipe_file(f"{path}/{name}", content)
 
+    @_retried
     def read(self, name: str) -> bytes | None:
         """The bytes of an object; None if there is none."""
         file_system, path = self._located
@@ -254,25 +291,28 @@ class ObjectStore:
         except FileNotFoundError:
             return None
 
+    @_retried
     def delete(self, name: str) -> None:
         """Remove an object if it is there."""
         file_system, path = self._located
         with suppress(FileNotFoundError):
             file_system.rm_file(f"{path}/{name}")
 
+    @_retried
     def delete_if(self, name: str, content: bytes) -> None:
         """Remove an object if it still holds these bytes."""
         if self.read(name) == content:
             self.delete(name)
 
-    def names(self, folder: str) -> Iterator[str]:
+    @_retried
+    def names(self, folder: str) -> list[str]:
         """The names of the objects directly in a folder of the output, sorted."""
         file_system, path = self._located
         try:
             entries = file_system.ls(f"{path}/{folder}", detail=False, refresh=True)
         except FileNotFoundError:
-            return
-        yield from sorted(f"{folder}/{entry.rpartition('/')[2]}" for entry in entries)
+            return []
+        return sorted(f"{folder}/{entry.rpartition('/')[2]}" for entry in entries)
 
     def sweep(self) -> None:
         """Nothing to remove: an object appears whole or not at all."""
@@ -283,5 +323,5 @@ def _exists_already(error: OSError) -> bool:
     return error.errno == errno.EEXIST or "PreconditionFailed" in str(error) or "pre-conditions" in str(error)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

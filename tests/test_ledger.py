@@ -6,6 +6,7 @@ import pytest
 from fakes import FakeEngine, audio_table, plan_row, read_recording, result
 
 from pipeline import attempts, commit
+from pipeline.attempts import Lost
 from pipeline.ledger import IncompleteOutput, Ledger, plan_name
 from pipeline.schema import PLAN, SHARD_PLAN, SHARD_RESULT, TRANSCRIPTS, table_of
 from pipeline.storage import LocalStore
@@ -89,7 +90,7 @@ def test_an_attempt_that_came_back_leaves_no_mark(store):
 def test_an_exception_leaves_its_message(store):
     with pytest.raises(ValueError, match="bad"), attempts.marked(store, "shard-000000", ROUND):
         raise ValueError("bad luck")
-    assert attempts.lost_in(store, ROUND) == {"shard-000000": "ValueError: bad luck"}
+    assert attempts.lost_in(store, ROUND) == {"shard-000000": Lost(node="", exception="ValueError: bad luck")}
     assert attempts.lost_in(store, "run-2") == {}
 
 
@@ -98,6 +99,20 @@ def test_a_stopped_run_leaves_no_marks(store):
     leave_mark(store, "shard-000001", "other-1")
     attempts.forget_run(store, "run")
     assert attempts.count_marks(store) == {"shard-000001": 1}
+
+
+def test_a_lost_node_is_not_the_fault_of_what_it_worked_on_three_times_at_most(store):
+    unit = "shard-000000"
+    for number in range(attempts.MAX_EXCUSED + 1):
+        with pytest.raises(KeyboardInterrupt), attempts.marked(store, unit, f"run-{number}", "node-a"):
+            raise KeyboardInterrupt
+        assert attempts.lost_in(store, f"run-{number}") == {unit: Lost(node="node-a", exception="")}
+        assert attempts.excuse(store, unit, f"run-{number}") == (number < attempts.MAX_EXCUSED)
+    assert attempts.count_marks(store) == {unit: 1}
+    assert attempts.count_excused(store) == attempts.MAX_EXCUSED
+    attempts.forget_shard(store, 0)
+    assert not attempts.count_marks(store)
+    assert not attempts.count_excused(store)
 
 
 def isolate(store):
@@ -207,6 +222,22 @@ def test_a_missing_row_is_found_by_its_id(store, ledger):
     ledger.reload()
     with pytest.raises(IncompleteOutput, match=r"shard-000000.* b\.wav"):
         ledger.check_rows()
+
+
+def test_what_had_no_room_beside_its_neighbours_is_not_lost_when_it_has_room_alone(store, ledger):
+    """A whole attempt dies between transcripts and marker, and the shard is then done row by row."""
+    whole = transcribed(0, ["a.wav"], overflow=[ROWS[1]])
+    store.publish(
+        commit.transcripts_name(0), commit.parquet_bytes(table_of(TRANSCRIPTS, whole["transcripts"]))
+    )
+    isolate(store)
+    for name in ("a.wav", "b.wav"):
+        keep(store, name)
+    commit_row(store, transcribed(1, ["c.wav"]))
+    ledger.commit_pieces({}, "fake")
+    ledger.reload()
+    assert commit.read_overflow(store, [0]).to_pylist() == [ROWS[1]]
+    assert ids(ledger.units()) == [(2, 1, ("b.wav",))]
 
 
 @pytest.mark.parametrize("num_done", range(4))

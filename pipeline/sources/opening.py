@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from stat import S_ISREG
 from typing import Any, TypeVar
 
 from pipeline.decoding.types import DecodeError, Source, one_line
+from pipeline.retries import is_transient, with_back_off
 from pipeline.sources.locations import (
     filesystem,
     info_identity,
@@ -24,9 +23,6 @@ from pipeline.sources.locations import (
 from pipeline.sources.manifests import parse_clip
 from pipeline.sources.recording import MISSING, REFUSED, UNKNOWN, extension
 
-TRANSIENT = frozenset(
-    getattr(errno, name) for name in ("EIO", "ETIMEDOUT", "ECONNRESET", "ECONNABORTED", "EAGAIN", "ESTALE")
-)
 BACK_OFF_S = (0.5, 2.0, 8.0)
 COPY_BYTES = 1 << 22
 
@@ -90,28 +86,21 @@ def _is_embedded(place: _Place) -> bool:
 
 def with_retries(call: Callable[[], T], name: str) -> T:
     """Call until it succeeds, at most four times. Raises `DecodeError` for what is no transient error."""
-    for back_off_s in (*BACK_OFF_S, None):
-        try:
-            return call()
-        except DecodeError:
-            raise
-        except Exception as error:  # every remote file system has errors of its own
-            if is_missing(error):
-                raise DecodeError("missing", f"{name}: no such file") from error
-            if back_off_s is None or not _is_transient(error):
-                raise _unreadable(name, error) from error
-        time.sleep(back_off_s)
-    raise AssertionError("unreachable")
+    try:
+        return with_back_off(call, BACK_OFF_S, may_pass=_may_pass)
+    except DecodeError:
+        raise
+    except Exception as error:  # every remote file system has errors of its own
+        if is_missing(error):
+            raise DecodeError("missing", f"{name}: no such file") from error
+        raise _unreadable(name, error) from error
 
 
-def _is_transient(error: Exception) -> bool:
-    if isinstance(error, TimeoutError | ConnectionError):
-        return True
-    if isinstance(error, FileNotFoundError):
-        return True  # a server out of reach, see `is_missing`
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in TRANSIENT
-    return type(error).__name__ in {"FSTimeoutError", "ServerDisconnectedError", "ClientPayloadError"}
+def _may_pass(error: Exception) -> bool:
+    if is_missing(error):
+        return False
+    # A server out of reach is a missing file to `fsspec`, see `is_missing`.
+    return isinstance(error, FileNotFoundError) or is_transient(error)
 
 
 def _unreadable(name: str, error: Exception) -> DecodeError:
