@@ -1,7 +1,7 @@
 """Figures of a committed output against what is known of its recordings."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.evaluation import Truth, evaluate, score_rows, wer_interval
@@ -54,6 +54,7 @@ def test_languages_and_segment_starts_are_scored_where_they_are_known():
     assert whole.start_error_median_s == pytest.approx((0.25 + 3.75) / 2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5)), min_size=1, max_size=20))
 def test_the_interval_lies_around_ratios_that_can_occur(pairs):
     counts = [Counts(num_hits=hits, num_deletions=deletions) for hits, deletions in pairs]
