@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -32,13 +33,10 @@ class Table:
 
 def render(report: Report, made_at: datetime) -> str:
     """The page of a report."""
-    environment = _environment()
-    style = environment.get_template("report.css").render()
-    return environment.get_template("report.html.j2").render(
+    return page(
+        "report.html.j2",
         title=_title(report),
         made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
-        style=Markup(style),  # ours, and without a variable
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         tiles=tiles(report),
         plots=[plot for plot in plots(report) if plot is not None],
         tables=tables(report),
@@ -46,6 +44,17 @@ def render(report: Report, made_at: datetime) -> str:
             (failure.error_type, failure.num_rows, [clean(text) for text in failure.examples])
             for failure in report.failures
         ],
+    )
+
+
+def page(template: str, **values: Any) -> str:
+    """A page of this project's looks: the template is given the values and its style."""
+    environment = _environment()
+    style = environment.get_template("report.css").render()
+    return environment.get_template(template).render(
+        style=Markup(style),  # ours, and without a variable
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        **values,
     )
 
 
