@@ -23,6 +23,7 @@ from pipeline.engine.loading import read_weights
 from pipeline.engine.model import load_model
 from pipeline.engine.options import EngineOptions
 from pipeline.engine.passes import Pass, Passes, Work
+from pipeline.engine.policy import Level
 from pipeline.engine.snapshot import resolve
 
 
@@ -67,7 +68,7 @@ class Ours:
         )
         model = load_model(resolve(setting.folder), device=torch.device(setting.device), dtype=dtype)
         self._features = GivenFeatures(mel=torch.empty(0))
-        self._pass = Pass(sparsity=sparsity)
+        self._pass = Pass(level=Level(layer=layer, sparsity=sparsity))
         self._passes = Passes(replace(model, features=self._features), options, batch_size=setting.batch_size)
 
     @torch.inference_mode()

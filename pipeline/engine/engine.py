@@ -14,10 +14,12 @@ from pipeline.engine.loading import pick_device, pick_dtype
 from pipeline.engine.model import Model, load_model
 from pipeline.engine.options import EngineOptions
 from pipeline.engine.passes import Pass, Passes, Work
+from pipeline.engine.policy import Level
 from pipeline.engine.results import Segment, WindowResult
 from pipeline.engine.segments import resume_time, split_spans
 from pipeline.engine.slots import Decoding
 from pipeline.engine.snapshot import Snapshot, resolve
+from pipeline.engine.sparsify import SELECTORS
 
 CPU_BATCH = 8  # past it a CPU gains nothing
 MAX_AUTO_BATCH = 64  # past it a GPU gains under 5 %: the cross-attention is read once per window and token
@@ -37,6 +39,9 @@ class Engine:
         self._model, self._options = model, options
         self._batch_size = _batch_size(options, model)
         self._passes = Passes(model, options, batch_size=self._batch_size)
+        self._level = Level(
+            layer=options.sparsify_layer, selector=options.selector, sparsity=options.sparsity
+        )
         self.model_name, self.revision = snapshot.name, snapshot.revision
         self.device = _device_name(model.device)
         self.dtype = model.dtype
@@ -73,17 +78,22 @@ class Engine:
         *,
         languages: Sequence[str | None] | None = None,
         seeds: Sequence[int] | None = None,
+        levels: Level | Sequence[Level | None] | None = None,
     ) -> list[WindowResult]:
         """Transcribes windows of at most 30 s; results in the same order.
+
+        Any number of threads may call at once: their windows are decoded side by side.
 
         windows: float32 in -1..1 or int16, mono, 16 kHz; an empty one gives "".
         languages: a code per window, None to detect it. seeds: a number per window, for draws at temperatures
         above 0, so that a window's result does not depend on its company.
-        Raises ValueError for a window or a language that the model cannot take.
+        levels: how sparse each window is, or all of them; None is what the engine's options say.
+        Raises ValueError for a window, a language or a level that the model cannot take.
         """
         works = self._works(windows, languages, seeds)
-        audible = [work for work in works if len(work.samples)]
-        settled = iter(self._settle(audible)) if audible else iter(())
+        chosen = self._levels(levels, len(works))
+        audible = [(work, level) for work, level in zip(works, chosen, strict=True) if len(work.samples)]
+        settled = iter(self._settle(audible))
         return [self._result(work, next(settled)) if len(work.samples) else _empty(work) for work in works]
 
     @torch.inference_mode()
@@ -91,17 +101,29 @@ class Engine:
         """Runs a few steps of every pass, so that the first window pays for no set-up."""
         size = min(2, self._batch_size)
         works = [Work(samples=np.zeros(SAMPLE_RATE, np.float32), seed=0, language=None) for _ in range(size)]
-        self._passes.run(works, Pass(sparsity=self._options.sparsity, max_new_tokens=4))
+        self._passes.run(works, Pass(level=self._level, max_new_tokens=4))
 
-    def _settle(self, works: list[Work]) -> list[guard.Settled]:
-        sparsity = self._options.sparsity
-        first = self._passes.run(works, Pass(sparsity=sparsity))
+    def _settle(self, windows: Sequence[tuple[Work, Level | None]]) -> list[guard.Settled]:
+        works = [work for work, _ in windows]
+        first = self._passes.run(works, [Pass(level=level) for _, level in windows])
+        for work, decoding in zip(works, first, strict=True):
+            work.first_device_s = work.device_s
+            work.kept = None if decoding.kept is None else tuple(decoding.kept.tolist())
 
-        def retry(indices: Sequence[int], temperature: float) -> list[Decoding]:
+        def retry(indices: Sequence[int], temperatures: Sequence[float]) -> list[Decoding]:
             failing = [works[index] for index in indices]
-            return self._passes.run(failing, Pass(temperature=temperature, keeps_hidden=True))
+            return self._passes.run(failing, [Pass(temperature=t, keeps_hidden=True) for t in temperatures])
 
-        return guard.settle(first, retry, self._model.vocabulary, is_sparse=sparsity > 0)
+        total = self._model.shape.source_positions
+        return guard.settle(first, retry, self._model.vocabulary, num_positions=total)
+
+    def _levels(self, levels: Level | Sequence[Level | None] | None, num_windows: int) -> list[Level | None]:
+        each = [levels] * num_windows if levels is None or isinstance(levels, Level) else list(levels)
+        if len(each) != num_windows:
+            raise ValueError(f"levels has {len(each)} entries for {num_windows} windows")
+        for level in {level for level in each if level is not None}:
+            _check_level(level, self._model)
+        return [self._level if level is None else level for level in each]
 
     def _works(
         self,
@@ -167,6 +189,8 @@ class Engine:
             fallback=settled.fallback,
             resume_s=resume_time(decoding.tokens, vocabulary, duration_s) if has_times else None,
             device_s=work.device_s,
+            retry_device_s=work.device_s - work.first_device_s,
+            kept=work.kept,
             **shared,
         )
 
@@ -197,6 +221,16 @@ def _check_options(options: EngineOptions, model: Model) -> None:
         )
     if options.task != "transcribe" and not model.vocabulary.is_multilingual:
         raise ValueError(f"task is {options.task!r}; an English-only model can only transcribe")
+
+
+def _check_level(level: Level, model: Model) -> None:
+    layers, positions = model.shape.encoder_layers, model.shape.source_positions
+    if level.layer > layers:
+        raise ValueError(f"a level's layer is {level.layer}; with this model it may be 1 to {layers}")
+    if level.selector not in SELECTORS:
+        raise ValueError(f"a level's selector is {level.selector!r}; it may be {', '.join(SELECTORS)}")
+    if level.share is not None and level.sizes[-1] != positions:
+        raise ValueError(f"a level's sizes end with {level.sizes[-1]}; with this model that is {positions}")
 
 
 def _batch_size(options: EngineOptions, model: Model) -> int:

@@ -100,23 +100,36 @@ class Settled:
     fallback: str | None
 
 
-# Decodes some windows (by index) again, dense, at a temperature.
-Retry = Callable[[Sequence[int], float], Sequence[Decoding]]
+# Decodes some windows (by index) again, dense, each at a temperature.
+Retry = Callable[[Sequence[int], Sequence[float]], Sequence[Decoding]]
 
 
 def settle(
-    first: Sequence[Decoding], retry: Retry, vocabulary: Vocabulary, *, is_sparse: bool
+    first: Sequence[Decoding], retry: Retry, vocabulary: Vocabulary, *, num_positions: int
 ) -> list[Settled]:
-    """Retries what fails, all failing windows together, and picks one decoding for each window."""
-    tried: list[list[Decoding]] = [[decoding] for decoding in first]
-    failing = [index for index, decoding in enumerate(first) if not judge(decoding, vocabulary).passed]
-    for temperature in ((0.0,) if is_sparse else ()) + TEMPERATURES:
-        if not failing:
-            break
-        for index, decoding in zip(failing, retry(failing, temperature), strict=True):
+    """Retries what fails, all failing windows together, and picks one decoding for each window.
+
+    num_positions: those of a dense window; one with fewer is decoded dense before its temperature rises.
+    """
+    tried = [[decoding] for decoding in first]
+    ladders = [_ladder(decoding.num_positions < num_positions) for decoding in first]
+    failing = list(range(len(first)))
+    while failing := [
+        index
+        for index in failing
+        if len(tried[index]) <= len(ladders[index]) and not judge(tried[index][-1], vocabulary).passed
+    ]:
+        temperatures = [ladders[index][len(tried[index]) - 1] for index in failing]
+        for index, decoding in zip(failing, retry(failing, temperatures), strict=True):
             tried[index].append(decoding)
-        failing = [index for index in failing if not judge(tried[index][-1], vocabulary).passed]
-    return [_settle_one(decodings, vocabulary, is_sparse=is_sparse) for decodings in tried]
+    return [
+        _settle_one(decodings, vocabulary, is_sparse=decodings[0].num_positions < num_positions)
+        for decodings in tried
+    ]
+
+
+def _ladder(is_sparse: bool) -> tuple[float, ...]:
+    return ((0.0,) if is_sparse else ()) + TEMPERATURES
 
 
 def _settle_one(tried: list[Decoding], vocabulary: Vocabulary, *, is_sparse: bool) -> Settled:

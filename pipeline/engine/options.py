@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.engine.policy import MAX_SPARSITY
 from pipeline.engine.sparsify import SELECTORS
 
-MAX_SPARSITY = 0.95
 TASKS = ("transcribe", "translate")
 
 

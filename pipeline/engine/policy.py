@@ -7,11 +7,14 @@ run together: silence and padding are what a window can spare.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 SIZES = (600, 750, 1050, 1500)  # positions; a window that needs more than the last but one stays dense
+MARGIN = 20  # positions (0.4 s) kept beyond the share of those that sound
+MAX_SPARSITY = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,8 @@ class Level:
     sparsity: the share of all positions dropped in every window; None where `share` decides.
     share: kept positions per position that carries sound; None where `sparsity` is given.
     sizes: what `share` is rounded up to, ascending, the last one being all positions.
+
+    Raises ValueError naming the field and what it may be.
     """
 
     layer: int = 2
@@ -33,6 +38,24 @@ class Level:
     def __post_init__(self) -> None:
         if (self.sparsity is None) == (self.share is None):
             raise ValueError("a level has either a sparsity or a share")
+        if self.layer < 1:
+            raise ValueError(f"layer is {self.layer!r}; it may be 1 or more")
+        if self.sparsity is not None and not 0.0 <= self.sparsity <= MAX_SPARSITY:
+            raise ValueError(f"sparsity is {self.sparsity!r}; it may be 0 to {MAX_SPARSITY}")
+        if self.share is not None and not 0.0 < self.share < math.inf:
+            raise ValueError(f"share is {self.share!r}; it may be any number above 0")
+        if not self.sizes or self.sizes[0] < 1 or list(self.sizes) != sorted(set(self.sizes)):
+            raise ValueError(f"sizes is {self.sizes!r}; it may be ascending numbers of positions")
+
+    @property
+    def is_dense(self) -> bool:
+        return self.sparsity == 0.0
+
+    def size_for(self, num_sounding: int) -> int:
+        """The smallest size that holds a `share` level's part of the sounding positions, else the largest."""
+        assert self.share is not None
+        needed = math.ceil(self.share * num_sounding) + MARGIN
+        return next((size for size in self.sizes if size >= needed), self.sizes[-1])
 
     def as_dict(self) -> dict[str, Any]:
         """The setting as it is stored in policy files."""
@@ -41,4 +64,4 @@ class Level:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Level:
         """Read what `as_dict` gave. Raises ValueError or TypeError for anything else."""
-        return cls(**{**stored, "sizes": tuple(stored["sizes"])})
+        return cls(**{**stored, "sizes": tuple(stored.get("sizes", SIZES))})

@@ -33,6 +33,8 @@ class WindowResult:
     resume_s: seconds from the window's start after which nothing was transcribed; None when the text reaches
         the end.
     device_s: this window's share of the seconds the device worked, retries included.
+    retry_device_s: the part of it that went into decoding again.
+    kept: the positions that the first decoding kept, ascending; None for all.
     """
 
     text: str
@@ -48,6 +50,8 @@ class WindowResult:
     fallback: str | None
     resume_s: float | None
     device_s: float
+    retry_device_s: float = 0.0
+    kept: tuple[int, ...] | None = None
 
     @property
     def sparsity(self) -> float:

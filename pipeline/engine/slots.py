@@ -38,6 +38,8 @@ class Decoding:
     """What a slot has decoded so far.
 
     num_positions: encoder positions it looks at. ended: whether the end token came.
+    kept: which of the encoder's positions these are, ascending int64 [num_positions], None for all.
+    hidden: what it looks at, where the pass keeps that, [num_positions, dim].
     """
 
     task: Task
@@ -46,6 +48,8 @@ class Decoding:
     tokens: list[int] = field(default_factory=list)
     sum_logprob: float = 0.0
     ended: bool = False
+    kept: Tensor | None = None
+    hidden: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -85,6 +89,10 @@ class Slots:
     @property
     def size(self) -> int:
         return len(self._slots)
+
+    @property
+    def num_positions(self) -> int:
+        return self._caches.num_positions
 
     @property
     def live(self) -> list[Decoding]:
@@ -139,15 +147,19 @@ class Slots:
         self._positions.add_(1).clamp_(max=self._draws.shape[1] - 1)  # a free slot idles at its end
         return self._choose(out[:, 0], None, self._history, first=False)
 
-    def shrink(self) -> None:
-        """Drops the free slots, for the end of the work; costs one copy of the caches."""
+    def resize(self, size: int) -> None:
+        """Makes it `size` slots, the live ones first; costs one copy of the caches."""
         keep = [number for number, slot in enumerate(self._slots) if slot is not None]
+        free = [number for number, slot in enumerate(self._slots) if slot is None]
+        assert size >= len(keep)
+        # A slot that is new starts as a copy of one that is not: whatever it holds is overwritten.
+        keep += (free + [0] * size)[: size - len(keep)]
         rows = torch.tensor(keep, device=self._tokens.device)
         self._caches = self._caches.select(rows)
         self._tokens, self._positions = self._tokens[rows], self._positions[rows]
         self._temperature, self._draws = self._temperature[rows], self._draws[rows]
         self._history = self._history.select(rows)
-        self._slots = [self._slots[number] for number in keep]
+        self._slots = [*self.live, *[None] * (size - len(self.live))]
 
     def _choose(
         self, hidden: Tensor, rows: Tensor | None, history: History, *, first: bool

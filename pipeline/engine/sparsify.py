@@ -41,9 +41,6 @@ class Evidence:
         return self.k.shape[2]
 
 
-Selector = Callable[[Evidence, int], Tensor]
-
-
 def num_kept(sparsity: float, num_positions: int) -> int:
     """k = round((1 - s) T), at least 1."""
     return max(1, round((1.0 - sparsity) * num_positions))
@@ -85,34 +82,8 @@ def top_positions(importance: Tensor, k: int) -> Tensor:
     return order[:, :k].sort(dim=-1).values
 
 
-def select_attention(evidence: Evidence, k: int) -> Tensor:
-    """The paper's rule: mean over heads of the summed attention received."""
-    return top_positions(received_attention(evidence.q, evidence.k).mean(1), k)
-
-
-def select_attention_max(evidence: Evidence, k: int) -> Tensor:
-    """The strongest head decides."""
-    return top_positions(received_attention(evidence.q, evidence.k).amax(1), k)
-
-
-def select_attention_min(evidence: Evidence, k: int) -> Tensor:
-    """Every head must attend."""
-    return top_positions(received_attention(evidence.q, evidence.k).amin(1), k)
-
-
-def select_attention_median(evidence: Evidence, k: int) -> Tensor:
-    """The median head decides (of an even number, the mean of the middle two)."""
-    return top_positions(received_attention(evidence.q, evidence.k).quantile(0.5, dim=1), k)
-
-
-def select_attention_max_query(evidence: Evidence, k: int) -> Tensor:
-    """The largest weight any query gives, averaged over heads."""
-    return top_positions(received_attention(evidence.q, evidence.k, over_queries="max").mean(1), k)
-
-
-def select_attention_quota(evidence: Evidence, k: int) -> Tensor:
-    """The paper's rule inside each of ten equal stretches of time, which get equal shares of k."""
-    importance = received_attention(evidence.q, evidence.k).mean(1)
+def pick_quota(importance: Tensor, k: int) -> Tensor:
+    """The most important ones inside each of ten equal stretches of time, which get equal shares of k."""
     total = importance.shape[1]
     edges = [total * part // QUOTA_SEGMENTS for part in range(QUOTA_SEGMENTS + 1)]
     kept = []
@@ -122,43 +93,85 @@ def select_attention_quota(evidence: Evidence, k: int) -> Tensor:
     return torch.cat(kept, dim=1)
 
 
-def select_stride(evidence: Evidence, k: int) -> Tensor:
-    """Evenly spaced positions."""
-    even = torch.arange(k, device=evidence.k.device) * evidence.num_positions // k
-    return even.expand(len(evidence.k), -1)
+def pick_evenly(importance: Tensor, k: int) -> Tensor:
+    """Evenly spaced positions, whatever their importance."""
+    even = torch.arange(k, device=importance.device) * importance.shape[1] // k
+    return even.expand(len(importance), -1)
 
 
-def select_random(evidence: Evidence, k: int) -> Tensor:
-    """Positions drawn without replacement, from each window's seed."""
-    drawn = []
+def mean_received(evidence: Evidence) -> Tensor:
+    """The paper's importance: mean over heads of the summed attention received."""
+    return received_attention(evidence.q, evidence.k).mean(1)
+
+
+def max_received(evidence: Evidence) -> Tensor:
+    """The strongest head decides."""
+    return received_attention(evidence.q, evidence.k).amax(1)
+
+
+def min_received(evidence: Evidence) -> Tensor:
+    """Every head must attend."""
+    return received_attention(evidence.q, evidence.k).amin(1)
+
+
+def median_received(evidence: Evidence) -> Tensor:
+    """The median head decides (of an even number, the mean of the middle two)."""
+    return received_attention(evidence.q, evidence.k).quantile(0.5, dim=1)
+
+
+def max_query_received(evidence: Evidence) -> Tensor:
+    """The largest weight any query gives, averaged over heads."""
+    return received_attention(evidence.q, evidence.k, over_queries="max").mean(1)
+
+
+def drawn(evidence: Evidence) -> Tensor:
+    """A random order, from each window's seed."""
+    orders = []
     for seed in evidence.seeds:
         generator = torch.Generator().manual_seed(seed)
-        drawn.append(torch.randperm(evidence.num_positions, generator=generator)[:k].sort().values)
-    return torch.stack(drawn).to(evidence.k.device)
+        orders.append(torch.randperm(evidence.num_positions, generator=generator).argsort())
+    return -torch.stack(orders).to(evidence.k.device)
 
 
-def select_energy(evidence: Evidence, k: int) -> Tensor:
-    """Positions whose two frames are loudest: the mean of the log-mel features."""
-    loudness = evidence.mel.mean(1).view(len(evidence.mel), evidence.num_positions, 2).mean(-1)
-    return top_positions(loudness, k)
+def loudness(evidence: Evidence) -> Tensor:
+    """The mean of the log-mel features of a position's two frames."""
+    return evidence.mel.mean(1).view(len(evidence.mel), evidence.num_positions, 2).mean(-1)
 
 
-def select_trim(evidence: Evidence, k: int) -> Tensor:
-    """The earliest positions: windows are padded at their end, so padding goes first."""
-    return torch.arange(k, device=evidence.k.device).expand(len(evidence.k), -1)
+def earliness(evidence: Evidence) -> Tensor:
+    """Earlier is more important: windows are padded at their end, so padding goes first."""
+    order = -torch.arange(evidence.num_positions, device=evidence.k.device)
+    return order.expand(len(evidence.k), -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selector:
+    """A rule that keeps k positions: how important each one is, and how k of them are picked by that.
+
+    importance: evidence to [batch, time]. pick: importance [batch, time] and k to ascending indices int64
+    [batch, k]. reads_attention: the importance is made of attention received.
+    """
+
+    importance: Callable[[Evidence], Tensor]
+    pick: Callable[[Tensor, int], Tensor] = top_positions
+    reads_attention: bool = False
+
+    def __call__(self, evidence: Evidence, k: int) -> Tensor:
+        """The kept positions of every window, ascending: int64 [batch, k]."""
+        return self.pick(self.importance(evidence), k)
 
 
 SELECTORS: dict[str, Selector] = {
-    "attention": select_attention,
-    "attention-quota": select_attention_quota,
-    "attention-max": select_attention_max,
-    "attention-min": select_attention_min,
-    "attention-median": select_attention_median,
-    "attention-max-query": select_attention_max_query,
-    "stride": select_stride,
-    "random": select_random,
-    "energy": select_energy,
-    "trim": select_trim,
+    "attention": Selector(importance=mean_received, reads_attention=True),
+    "attention-quota": Selector(importance=mean_received, pick=pick_quota, reads_attention=True),
+    "attention-max": Selector(importance=max_received, reads_attention=True),
+    "attention-min": Selector(importance=min_received, reads_attention=True),
+    "attention-median": Selector(importance=median_received, reads_attention=True),
+    "attention-max-query": Selector(importance=max_query_received, reads_attention=True),
+    "stride": Selector(importance=earliness, pick=pick_evenly),
+    "random": Selector(importance=drawn),
+    "energy": Selector(importance=loudness),
+    "trim": Selector(importance=earliness),
 }
 
 
@@ -170,6 +183,34 @@ def finish_kept(layer: EncoderLayer, x: Tensor, qkv: tuple[Tensor, ...], kept: T
     return layer.finish(rows, queries, k, v)
 
 
+# Finishes the scoring layer: some windows (by row) and their kept positions [rows, k] -> [rows, k, dim].
+Finish = Callable[[Tensor, Tensor], Tensor]
+
+
+def score(encoder: Encoder, mel: Tensor, *, layer: int, seeds: Sequence[int]) -> tuple[Evidence, Finish]:
+    """Runs the layers up to the attention of the scoring one (1-based).
+
+    Returns what a selector may look at, and a function that finishes the scoring layer for kept positions.
+    """
+    x = encoder.run(encoder.stem(mel), 0, layer - 1)
+    scoring = encoder.layers[layer - 1]
+    assert isinstance(scoring, EncoderLayer)
+    qkv = scoring.project(x)
+    evidence = Evidence(q=qkv[0], k=qkv[1], mel=mel, seeds=seeds)
+
+    def finish(rows: Tensor, kept: Tensor) -> Tensor:
+        if len(rows) == len(x):
+            return finish_kept(scoring, x, qkv, kept)
+        return finish_kept(scoring, x[rows], tuple(part[rows] for part in qkv), kept)
+
+    return evidence, finish
+
+
+def encode_late(encoder: Encoder, x: Tensor, layer: int) -> Tensor:
+    """What follows the scoring layer, for the kept positions: [batch, k, dim] -> the same shape, normed."""
+    return encoder.norm(encoder.run(x, layer, len(encoder.layers)))
+
+
 def encode_sparse(
     encoder: Encoder, mel: Tensor, *, layer: int, k: int, selector: Selector, seeds: Sequence[int]
 ) -> Tensor:
@@ -177,10 +218,6 @@ def encode_sparse(
 
     layer: the scoring layer, 1-based; layers 1 to `layer` see every position, the others k.
     """
-    x = encoder.run(encoder.stem(mel), 0, layer - 1)
-    scoring = encoder.layers[layer - 1]
-    assert isinstance(scoring, EncoderLayer)
-    qkv = scoring.project(x)
-    kept = selector(Evidence(q=qkv[0], k=qkv[1], mel=mel, seeds=seeds), k)
-    x = finish_kept(scoring, x, qkv, kept)
-    return encoder.norm(encoder.run(x, layer, len(encoder.layers)))
+    evidence, finish = score(encoder, mel, layer=layer, seeds=seeds)
+    rows = torch.arange(len(mel), device=mel.device)
+    return encode_late(encoder, finish(rows, selector(evidence, k)), layer)

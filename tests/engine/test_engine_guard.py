@@ -103,11 +103,12 @@ def run_settle(first, answers, vocabulary, *, is_sparse=False):
     """Settles with retries from `answers(index, temperature)`; returns results and what was asked."""
     asked = []
 
-    def retry(indices, temperature):
+    def retry(indices, temperatures):
+        (temperature,) = set(temperatures)
         asked.append((list(indices), temperature))
         return [answers(index, temperature) for index in indices]
 
-    return settle(first, retry, vocabulary, is_sparse=is_sparse), asked
+    return settle(first, retry, vocabulary, num_positions=3000 if is_sparse else 1500), asked
 
 
 def test_windows_that_pass_are_not_retried(vocabulary):

@@ -12,6 +12,7 @@ from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.int8 import WEIGHT_STEPS, Int8Linear, is_supported
 from pipeline.engine.layers import Linear
 from pipeline.engine.passes import Pass, Work
+from pipeline.engine.policy import Level
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="this build of torch has no int8 kernels")
 
@@ -75,5 +76,5 @@ def test_int8_tokens_do_not_depend_on_the_batch(model_folder):
         engine = Engine.load(model_folder(MINI, 1), dtype="int8", options=options)
         works = [Work(samples=window, seed=0, language="en") for window in windows]
         with torch.inference_mode():
-            tokens.append([d.tokens for d in engine._passes.run(works, Pass(sparsity=0.5))])
+            tokens.append([d.tokens for d in engine._passes.run(works, Pass(level=Level(sparsity=0.5)))])
     assert tokens[0] == tokens[1]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.passes import Pass, Work
+from pipeline.engine.policy import Level
 from pipeline.engine.sparsify import (
     SELECTORS,
     Evidence,
@@ -164,7 +165,14 @@ def test_no_sparsity_is_the_dense_path_bit_for_bit(model_folder):
         engine = Engine.load(model_folder(MINI), options=options)
         works = [Work(samples=window, seed=0, language="en") for window in windows]
         with torch.inference_mode():
-            outputs.append(engine._passes.run(works, Pass(sparsity=options.sparsity, max_new_tokens=20)))
+            outputs.append(
+                engine._passes.run(
+                    works,
+                    Pass(
+                        level=Level(sparsity=options.sparsity, layer=1, selector="random"), max_new_tokens=20
+                    ),
+                )
+            )
     for one, other in zip(*outputs, strict=True):
         assert one.tokens == other.tokens
         assert one.sum_logprob == other.sum_logprob

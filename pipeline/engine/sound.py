@@ -1,0 +1,42 @@
+"""Which positions of a window carry sound, read from the window alone.
+
+Padding attracts attention, so a rule that only ranks attention keeps padding while it drops speech. Here a
+position sounds if it is loud beside the window's own loudest part, or close to one that is. The rule leans
+to keeping: steady noise as loud as the pauses of a noisy recording counts as silence only where it is far
+below the speech.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LOUD_QUANTILE = 0.95  # of the samples' own positions: not their peak, which a click would set
+QUIET_QUANTILE = 0.10
+RANGE_DB = 35.0  # speech reaches about this far below its loud parts
+MIN_RANGE_DB = 20.0  # what is less than this below the loud parts always sounds
+ABOVE_QUIET_DB = 6.0
+REACH = 10  # positions (0.2 s): silences up to twice this inside speech sound, and so do its edges
+
+
+def sounding_positions(mel: Tensor, num_samples: int) -> Tensor:
+    """True where a position carries sound: bool [positions].
+
+    mel: log-mel features of one window as `LogMel` gives them, float32 [num_mels, 2 * positions].
+    num_samples: samples of the window at 16 kHz; what lies past them is padding.
+    """
+    positions = mel.shape[1] // 2
+    covered = max(1, min(positions, -(-num_samples // 320)))
+    level = _decibels(mel[:, : 2 * covered])
+    loud, quiet = (level.quantile(share) for share in (LOUD_QUANTILE, QUIET_QUANTILE))
+    floor = torch.maximum(loud - RANGE_DB, torch.minimum(quiet + ABOVE_QUIET_DB, loud - MIN_RANGE_DB))
+    is_loud = (level >= floor).float()[None, None]
+    near = F.max_pool1d(is_loud, 2 * REACH + 1, stride=1, padding=REACH)[0, 0] > 0
+    return torch.cat([near, near.new_zeros(positions - covered)])
+
+
+def _decibels(mel: Tensor) -> Tensor:
+    """Level of each position: [num_mels, 2 * positions] -> [positions]."""
+    power = torch.pow(10.0, 4.0 * mel - 4.0).sum(0)  # `LogMel` gives log10(power) / 4 + 1
+    return 10.0 * power.view(-1, 2).sum(1).log10()
