@@ -1,0 +1,144 @@
+"""When each word was said: the decoder's attention to the encoder, made into a path through time.
+
+Every token is pulled to the positions that it attends to in a few heads known to follow the audio; dynamic
+time warping finds the one path that goes forward in both (openai/whisper timing.py; transformers
+`_extract_token_timestamps`). Pure functions: `alignment` runs the decoder and calls them.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+UNSPACED_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
+REPLACEMENT = "\ufffd"
+OPENING = "¿¡"  # opening marks that Unicode does not call so
+
+
+def alignment_heads(generation: dict[str, Any], num_layers: int, num_heads: int) -> list[tuple[int, int]]:
+    """The decoder heads (layer, head) that follow the audio, both 0-based and ascending.
+
+    generation: the model's generation config. Where it names none, all heads of the upper half of the layers,
+    as openai-whisper does. Raises ValueError for a head that the model does not have.
+    """
+    named = generation.get("alignment_heads") or [
+        (layer, head) for layer in range(num_layers // 2, num_layers) for head in range(num_heads)
+    ]
+    heads = sorted({(int(layer), int(head)) for layer, head in named})
+    wrong = [pair for pair in heads if not (0 <= pair[0] < num_layers and 0 <= pair[1] < num_heads)]
+    if wrong:
+        raise ValueError(f"alignment_heads names {list(wrong[0])}, a head that the model does not have")
+    return heads
+
+
+def matching_cost(logits: Tensor, *, median_width: int) -> np.ndarray:
+    """How badly tokens and positions match: float64 [tokens, positions], less is better.
+
+    logits: scores of the alignment heads before softmax, float32 [heads, tokens, positions], the positions
+    being those that carry the window's samples. Softmax over positions, then each head's weights are
+    normalised over tokens (a position that every token attends to says nothing), smoothed by a median over
+    `median_width` positions, and averaged over heads.
+    """
+    weights = logits.softmax(-1)
+    deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, correction=0)
+    weights = median_filter((weights - mean) / deviation.clamp(min=1e-12), median_width)
+    return -weights.mean(0).double().cpu().numpy()
+
+
+def median_filter(x: Tensor, width: int) -> Tensor:
+    """The running median over the last axis, its ends mirrored; no longer than half of `width`: unchanged."""
+    half = width // 2
+    if x.shape[-1] <= half:
+        return x
+    padded = F.pad(x, (half, half), mode="reflect")
+    return padded.unfold(-1, width, 1).median(-1).values
+
+
+def first_positions(cost: np.ndarray) -> np.ndarray:
+    """Where each token begins on the cheapest path through [tokens, positions]: int64 [tokens].
+
+    The path goes from corner to corner; each step goes to the next position, the next token or both (dynamic
+    time warping). A whole row is one pass over numpy arrays: the best way to enter row i at or before
+    position j is a running minimum of what it cost to get there less the row's costs so far.
+    """
+    num_tokens, num_positions = cost.shape
+    places = np.arange(num_positions)
+    entered, left = (np.zeros((num_tokens, num_positions), np.int64) for _ in range(2))
+    reached = np.cumsum(cost[0])
+    for row in range(1, num_tokens):
+        before = np.concatenate([[np.inf], reached[:-1]])
+        sums = np.cumsum(cost[row])
+        ways = np.minimum(before, reached) - (sums - cost[row])
+        best = np.minimum.accumulate(ways)
+        is_new = np.concatenate([[True], ways[1:] < best[:-1]])
+        entered[row] = np.maximum.accumulate(np.where(is_new, places, 0))
+        left[row] = (places - (before < reached))[entered[row]]  # where the row before was left
+        reached = best + sums
+    first = np.zeros(num_tokens, np.int64)
+    position = num_positions - 1
+    for row in range(num_tokens - 1, 0, -1):
+        first[row], position = entered[row, position], left[row, position]
+    return first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The tokens of one word: a stretch of a list of text tokens, and what they spell, spaces included."""
+
+    start: int
+    stop: int
+    text: str
+
+
+def group_words(
+    tokens: Sequence[int], decode: Callable[[Sequence[int]], str], language: str | None
+) -> list[Group]:
+    """Text tokens as words. Joined, their texts are the text of the tokens.
+
+    decode: tokens to text. A word begins with a space; in languages written without spaces every character
+    is one. Marks of punctuation belong to the word they lean on.
+    """
+    spaced = language not in UNSPACED_LANGUAGES
+    words: list[Group] = []
+    for unit in _characters(tokens, decode):
+        last = words[-1] if words else None
+        if last is not None and _belongs(unit.text, last.text, spaced=spaced):
+            words[-1] = Group(start=last.start, stop=unit.stop, text=last.text + unit.text)
+        else:
+            words.append(unit)
+    return words
+
+
+def _characters(tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) -> Iterator[Group]:
+    """The shortest stretches of tokens that spell whole characters; a token may be a piece of one."""
+    start = 0
+    for stop in range(1, len(tokens) + 1):
+        text = decode(tokens[start:stop])
+        if stop == len(tokens) or not text.endswith(REPLACEMENT):
+            yield Group(start=start, stop=stop, text=text)
+            start = stop
+
+
+def _belongs(text: str, word: str, *, spaced: bool) -> bool:
+    """Whether a unit goes on with the word before it."""
+    if _is_punctuation(text) and not _is_opening(text):
+        return True
+    if _is_opening(word):
+        return True
+    return spaced and not text.startswith(" ")
+
+
+def _is_punctuation(text: str) -> bool:
+    return bool(text.strip()) and all(unicodedata.category(c)[0] == "P" for c in text.strip())
+
+
+def _is_opening(text: str) -> bool:
+    marks = text.strip()
+    return bool(marks) and all(c in OPENING or unicodedata.category(c) in {"Ps", "Pi"} for c in marks)
