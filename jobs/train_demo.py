@@ -81,6 +81,8 @@ def _train(given: dict[str, Any]) -> dict[str, Any]:
     output: Path = given["output"]
     trainer = Trainer(output, default_schedule(given["steps"], batch_audio_s), device)
     resumed = trainer.restore()
+    if not resumed and given["start_from"] is not None:
+        trainer.start_from(given["start_from"])
     minutes = math.inf if given["minutes"] is None else given["minutes"]
     train(
         trainer,

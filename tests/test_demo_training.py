@@ -104,9 +104,10 @@ def test_guided_attention_on_the_span_costs_nothing_and_elsewhere_much() -> None
     spans = torch.tensor([[[2, 4], [0, 0]]])
     on, off = torch.zeros(1, 2, 2, 10), torch.zeros(1, 2, 2, 10)
     on[..., 3], off[..., 7] = 1.0, 1.0
-    assert guide_loss([on], spans).item() == pytest.approx(0.0, abs=1e-3)
-    assert guide_loss([off], spans).item() > 5
-    assert guide_loss([on], torch.zeros_like(spans)).item() == 0
+    frames = torch.arange(10)[None]
+    assert guide_loss([on], spans, frames).item() == pytest.approx(0.0, abs=1e-3)
+    assert guide_loss([off], spans, frames).item() > 5
+    assert guide_loss([on], torch.zeros_like(spans), frames).item() == 0
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:

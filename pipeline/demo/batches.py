@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from transformers.audio_utils import mel_filter_bank
 
 from pipeline.demo.labels import FRAMES_PER_S, MAX_FRAMES, Labeller, Target
+from pipeline.demo.network import Thinning
 from pipeline.demo.noise import degrade, empty_room
 from pipeline.demo.scenes import Layout, Scene, Script, compose
 from pipeline.demo.speech import SAMPLE_RATE
@@ -29,17 +30,21 @@ _NO_TASK_SHARE = 0.05  # transformers leaves the task out where neither language
 _CORRUPTED_SHARE = 0.1  # tokens of the history replaced, so that it cannot be trusted more than the audio
 _SHIFTED_SHARE = 0.7  # short windows whose text stands where it would in a full one
 _STRETCH_SHARE = 0.3  # short windows that are one stretch of the 30 s
+_KEPT_SHARES = (0.3, 0.8)  # of the positions of a thinned batch
+_THINNED_AFTER = (1, 2, 3)
 _NUM_BYTE_TOKENS = 256
 _TOKENS_PER_S = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a stage trains on: seconds a window, windows a batch, shares of LAYOUTS."""
+    """What a stage trains on: seconds a window, windows a batch, shares of LAYOUTS, and the share of batches
+    whose encoder drops positions."""
 
     window_s: float
     batch_size: int
     shares: tuple[float, float, float, float] = (0.85, 0.1, 0.0, 0.05)
+    thinned: float = 0.0
 
     @property
     def audio_s(self) -> float:
@@ -52,7 +57,7 @@ class Batch:
 
     mel [B, 80, 2T]; frame_positions [B, T], where in the 30 s a frame stands; tokens, positions and targets
     [B, U], targets that do not count being IGNORED; spans [B, U, 2], the frames [first, last) in which a
-    target is heard; frame_tokens and frame_phonemes [B, T].
+    target is heard; frame_tokens and frame_phonemes [B, T]; thinning, if the encoder drops positions.
     """
 
     mel: Tensor
@@ -63,10 +68,16 @@ class Batch:
     spans: Tensor
     frame_tokens: Tensor
     frame_phonemes: Tensor
+    thinning: Thinning | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return Batch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        thinning = self.thinning
+        if thinning is not None and thinning.priority is not None:
+            thinning = thinning._replace(priority=thinning.priority.to(device))
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        return Batch(**moved, thinning=thinning)
 
 
 class Batches(Dataset[Batch]):
@@ -86,7 +97,10 @@ class Batches(Dataset[Batch]):
             else empty_room(noise_rng, len(scene.samples))
             for scene in scenes
         ]
-        return self._collate(rng, scenes, np.stack(samples))
+        batch = self._collate(rng, scenes, np.stack(samples))
+        if rng.random() >= recipe.thinned:
+            return batch
+        return replace(batch, thinning=draw_thinning(rng, *batch.frame_positions.shape))
 
     def _collate(self, rng: random.Random, scenes: list[Scene], samples: np.ndarray) -> Batch:
         shifts = [scatter(rng, scene) for scene in scenes]
@@ -109,6 +123,21 @@ class Batches(Dataset[Batch]):
             frame_tokens=torch.from_numpy(np.stack([tokens for tokens, _ in frames])),
             frame_phonemes=torch.from_numpy(np.stack([phonemes for _, phonemes in frames])),
         )
+
+
+def draw_thinning(rng: random.Random, batch_size: int, num_frames: int) -> Thinning:
+    """A random way of dropping 20 to 70 % of the positions: by attention, evenly or by lot."""
+    num_kept = round(rng.uniform(*_KEPT_SHARES) * num_frames)
+    after_layer = rng.choice(_THINNED_AFTER)
+    way = rng.choice(("attention", "attention", "evenly", "by lot"))
+    if way == "attention":
+        return Thinning(after_layer, num_kept, None)
+    if way == "by lot":
+        orders = [rng.sample(range(num_frames), num_frames) for _ in range(batch_size)]
+        return Thinning(after_layer, num_kept, torch.tensor(orders).float())
+    even = torch.zeros(batch_size, num_frames)
+    even[:, torch.arange(num_kept) * num_frames // num_kept] = 1.0
+    return Thinning(after_layer, num_kept, even)
 
 
 def _script(rng: random.Random, recipe: Recipe) -> Script:

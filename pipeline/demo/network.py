@@ -23,7 +23,7 @@ from pipeline.demo.tokens import NUM_TIMESTAMPS, Vocabulary
 GUIDED_LAYERS = (1, 2, 3)
 GUIDED_HEADS = (0, 1)
 PHONEME_LAYER = 3  # encoder layers below the phoneme head
-FIRST_NEAR_LAYER = 2  # from here on encoder layers are to attend to their neighbourhood
+_QUERY_STRIDE = 4
 
 
 def build_model(
@@ -69,32 +69,69 @@ def _initialise(model: WhisperForConditionalGeneration, ids: Vocabulary) -> None
     decoder.embed_positions.weight.copy_(0.08 * sinusoids[:steps])
 
 
+class Thinning(NamedTuple):
+    """Positions that the encoder drops after layer number `after_layer` (from 1): `num_kept` stay, those of
+    the largest `priority` [B, T] or, where it is None, those that receive most attention in that layer."""
+
+    after_layer: int
+    num_kept: int
+    priority: Tensor | None
+
+
+class Watched(NamedTuple):
+    """Attention weights [B, heads, Q, K] from the frames `queries` [B, Q] to the frames `keys` [B, K]."""
+
+    weights: Tensor
+    queries: Tensor
+    keys: Tensor
+
+
 class Encoded(NamedTuple):
-    """output and low [B, T, D], low being under the phoneme head; watched [B, heads, Q, T] of near layers."""
+    """output [B, K, D], of the frames `kept` [B, K]; low [B, L, D] under the phoneme head, of the frames
+    `low_kept` [B, L]; what each encoder layer attends to."""
 
     output: Tensor
+    kept: Tensor
     low: Tensor
-    watched: list[Tensor]
+    low_kept: Tensor
+    watched: list[Watched]
 
 
 def encode(
-    model: WhisperForConditionalGeneration, mel: Tensor, positions: Tensor, queries: Tensor | None = None
+    model: WhisperForConditionalGeneration,
+    mel: Tensor,
+    positions: Tensor,
+    *,
+    num_watched: int = 0,
+    thinning: Thinning | None = None,
 ) -> Encoded:
-    """Encode mel [B, 80, 2T] at encoder positions [B, T]; `queries` [Q] are the frames to watch."""
+    """Encode mel [B, 80, 2T] at encoder positions [B, T], watching `num_watched` frames of each window."""
     encoder = model.model.encoder
     x = F.gelu(encoder.conv1(mel))
     x = F.gelu(encoder.conv2(x)).transpose(1, 2)
     x = x + encoder.embed_positions(positions)
-    low, watched = x, []
-    for index, layer in enumerate(encoder.layers):
+    kept = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    low, low_kept, watched = x, kept, []
+    for number, layer in enumerate(encoder.layers, start=1):
         h = layer.self_attn_layer_norm(x)
         x = x + _attend(layer.self_attn, h, h)[0]
-        if queries is not None and index >= FIRST_NEAR_LAYER:
-            watched.append(_weights(*_project(layer.self_attn, h[:, queries], h)[:2]))
+        if num_watched:
+            at = torch.arange(num_watched, device=x.device) * x.shape[1] // num_watched
+            watched.append(Watched(_weights(*_project(layer.self_attn, h[:, at], h)[:2]), kept[:, at], kept))
         x = x + _feed_forward(layer, x)
-        if index + 1 == PHONEME_LAYER:
-            low = x
-    return Encoded(encoder.layer_norm(x), low, watched)
+        if number == PHONEME_LAYER:
+            low, low_kept = x, kept
+        if thinning is not None and number == thinning.after_layer:
+            priority = _received(layer.self_attn, h) if thinning.priority is None else thinning.priority
+            kept = priority.topk(thinning.num_kept).indices.sort().values
+            x = x.gather(1, kept[:, :, None].expand(-1, -1, x.shape[2]))
+    return Encoded(encoder.layer_norm(x), kept, low, low_kept, watched)
+
+
+@torch.no_grad()
+def _received(attention: WhisperAttention, h: Tensor) -> Tensor:
+    """The attention that each frame of h [B, T, D] receives from every fourth one: [B, T]."""
+    return _weights(*_project(attention, h[:, ::_QUERY_STRIDE], h)[:2]).sum((1, 2))
 
 
 def decode(

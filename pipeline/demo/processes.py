@@ -15,6 +15,13 @@ def join(device: torch.device) -> None:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """True if bfloat16 products are fast on `device`: any GPU, and CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return True
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def num_processes() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1

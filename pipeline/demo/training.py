@@ -21,7 +21,7 @@ from pipeline.demo.labels import Labeller
 from pipeline.demo.losses import Trainee
 from pipeline.demo.muon import Muon, split_parameters
 from pipeline.demo.network import build_model
-from pipeline.demo.processes import in_any, num_processes, rank, share_gradients
+from pipeline.demo.processes import has_bfloat16, in_any, num_processes, rank, share_gradients
 from pipeline.demo.recognise import development_wer
 from pipeline.demo.schedule import Schedule
 from pipeline.demo.tokens import train_tokenizer
@@ -92,7 +92,7 @@ class Trainer:
         """One optimiser step; returns the loss terms."""
         stage = self.schedule.stage(self.step)
         self._set_rates(self.schedule.rate(self.step))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device)):
             terms = self.trainee(batch.to(self.device), stage.auxiliary)
         terms["loss"].backward()
         share_gradients(self.trainee)
