@@ -25,6 +25,9 @@ MIN_LOCAL_CPUS = 2  # a CPU must be left for the reads beside an actor
 # decoded five times as fast as two while the other core was busy.
 READER_CPUS = 1
 PING_S = 30.0  # Ray gives a node up that has been silent for 15 s
+# Ray ends a worker that was idle for a second when there are more than CPUs, its own actors counted in: on 2
+# cores it then started another for every commit, at 1.6 CPU-s each, and a reader lost its warm decoder.
+IDLE_WORKER_MS = 600_000
 
 
 class ClusterError(RuntimeError):
@@ -65,6 +68,7 @@ def connected() -> Iterator[None]:
                 num_cpus=max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
                 include_dashboard=False,
                 logging_level=logging.ERROR,
+                _system_config={"idle_worker_killing_time_threshold_ms": IDLE_WORKER_MS},
             )
     try:
         yield
