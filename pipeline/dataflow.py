@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -21,7 +22,6 @@ from pipeline.cluster import ClusterError, Workers
 from pipeline.reading import ReadOptions
 from pipeline.schema import SHARD_PLAN
 from pipeline.stages import Round, TranscribeShard, commit_result, read_shard
-from pipeline.transcription import Transcriber
 
 READ_CPUS = 1.0
 COMMIT_CPUS = 0.25  # differs from the others': stages of equal resources are fused and run serially
@@ -32,7 +32,7 @@ def run_round(
     units: Iterable[pa.Table],
     *,
     reading: ReadOptions,
-    load_engine: Callable[[], Transcriber],
+    load_engine: Callable[[], Any],
     language: str,
     workers: Workers,
     this_round: Round,
@@ -42,7 +42,7 @@ def run_round(
     """One pass over units of work (`SHARD_PLAN` rows).
 
     work, commit: what the actors do with a decoded shard, and what makes of it what is on disk; they are
-    called as `TranscribeShard` and `commit_result` are.
+    called as `TranscribeShard` and `commit_result` are. load_engine makes what `work` needs, in the actor.
 
     Yields the markers of shards as they are committed. Raises `ClusterError` if Ray cannot carry the round
     out at all, e.g. because no actor can load the model.

@@ -13,6 +13,7 @@ from pipeline.engine.features import SAMPLE_RATE
 from pipeline.engine.loading import pick_device, pick_dtype
 from pipeline.engine.model import Model, load_model
 from pipeline.engine.options import EngineOptions
+from pipeline.engine.parts import time_parts
 from pipeline.engine.passes import Pass, Passes, Work
 from pipeline.engine.policy import Level
 from pipeline.engine.results import Segment, WindowResult
@@ -102,6 +103,22 @@ class Engine:
         size = min(2, self._batch_size)
         works = [Work(samples=np.zeros(SAMPLE_RATE, np.float32), seed=0, language=None) for _ in range(size)]
         self._passes.run(works, Pass(level=self._level, max_new_tokens=4))
+
+    def time_parts(
+        self, windows: Sequence[np.ndarray], *, level: Level, language: str | None = None
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Seconds that each of `parts.PARTS` takes for windows side by side, dense and at a level.
+
+        level: one with a sparsity. language: None to detect it. Nothing else may use the device meanwhile.
+        Raises ValueError for a window, a language or a level that the model cannot take.
+        """
+        _check_level(level, self._model)
+        works = self._works(windows, [language] * len(windows), None)
+        samples, code = [work.samples for work in works], works[0].language
+        return (
+            time_parts(self._model, samples, level=None, language=code, layer=level.layer),
+            time_parts(self._model, samples, level=level, language=code, layer=level.layer),
+        )
 
     def _settle(self, windows: Sequence[tuple[Work, Level | None]]) -> list[guard.Settled]:
         works = [work for work, _ in windows]

@@ -1,0 +1,120 @@
+"""Where the time of a window goes, dense and at one level: every part run by itself and timed."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.engine.encoder import EncoderLayer
+from pipeline.engine.model import Model
+from pipeline.engine.policy import Level
+from pipeline.engine.rules import Rules
+from pipeline.engine.slots import Slots, Task
+from pipeline.engine.sparsify import SELECTORS, Evidence, finish_kept, num_kept
+
+PARTS = (
+    "log-mel features",
+    "convolutions",
+    "layers up to the queries and keys of the scoring one",
+    "scores and choice",
+    "rest of the scoring layer",
+    "later layers",
+    "cross-attention keys and values",
+    "tokens",
+)
+
+
+class Clock:
+    """Seconds of the device by part."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        started = self._now()
+        yield
+        self.seconds[name] += self._now() - started
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+@torch.inference_mode()
+def time_parts(
+    model: Model, windows: Sequence[np.ndarray], *, level: Level | None, language: str | None, layer: int
+) -> dict[str, float]:
+    """Seconds that each of `PARTS` takes for some windows together; a part that is not run takes 0.
+
+    windows: as for `Engine.transcribe`. level: with a sparsity; None is dense. layer: where dense is cut in
+    parts, the scoring layer of the level that it is compared with.
+    """
+    clock = Clock(model.device)
+    hidden = torch.cat([_encode(model, samples, level, layer, clock) for samples in windows])
+    _decode(model, hidden, language, clock)
+    return {name: clock.seconds[name] for name in PARTS}
+
+
+def _encode(model: Model, samples: np.ndarray, level: Level | None, layer: int, clock: Clock) -> Tensor:
+    """One window's encoder output, [1, kept, dim]."""
+    features, convolutions, early, scores, rest, late = PARTS[:6]
+    encoder = model.encoder
+    scoring = encoder.layers[layer - 1]
+    assert isinstance(scoring, EncoderLayer)
+    with clock.part(features):
+        mel = model.features([samples])
+    with clock.part(convolutions):
+        x = encoder.stem(mel)
+    with clock.part(early):
+        x = encoder.run(x, 0, layer - 1)
+        qkv = scoring.project(x)
+    if level is None:
+        with clock.part(rest):
+            x = scoring.finish(x, *qkv)
+    else:
+        assert level.sparsity is not None
+        with clock.part(scores):
+            evidence = Evidence(q=qkv[0], k=qkv[1], mel=mel, seeds=[0])
+            kept = SELECTORS[level.selector](evidence, num_kept(level.sparsity, x.shape[1]))
+        with clock.part(rest):
+            x = finish_kept(scoring, x, qkv, kept)
+    with clock.part(late):
+        return encoder.norm(encoder.run(x, layer, len(encoder.layers)))
+
+
+def _decode(model: Model, hidden: Tensor, language: str | None, clock: Clock) -> None:
+    """Greedy decoding of encoder outputs [windows, kept, dim], all side by side."""
+    vocabulary = model.vocabulary
+    slots = Slots(
+        model,
+        Rules(vocabulary, model.device, timestamps=True),
+        size=len(hidden),
+        num_positions=hidden.shape[1],
+    )
+    with clock.part("cross-attention keys and values"):
+        rows = slots.load(hidden)
+    with clock.part("tokens"):
+        if language is None:
+            languages = [code for code, _ in slots.detect_languages(rows)]
+        else:
+            languages = [language] * len(hidden)
+        prompts = [vocabulary.start_sequence(code, "transcribe", timestamps=True) for code in languages]
+        room = model.shape.target_positions - len(prompts[0])
+        slots.start(
+            rows,
+            [
+                Task(index=number, prompt=tuple(prompt), start=0, max_new_tokens=room)
+                for number, prompt in enumerate(prompts)
+            ],
+        )
+        while slots.live:
+            slots.step()
