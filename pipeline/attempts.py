@@ -27,6 +27,12 @@ EXCUSED = "_tmp/excused"
 PIECES = "_tmp/pieces"
 WHOLE_ATTEMPTS = 2
 MAX_ATTEMPTS = 3
+# What the measures of pieces are added up in; positions and sparsities are joined with more care.
+SUMS = (
+    *("num_windows", "num_tokens", "wall_s", "device_s", "num_fallback", "fallback_device_s"),
+    *("num_shadow", "shadow_num_errors", "shadow_num_words"),
+    *("shadow_dense_device_s", "shadow_sparse_device_s"),
+)
 MAX_EXCUSED = 3  # a recording that takes its node with it is not tried for ever
 
 
@@ -162,12 +168,10 @@ def crashed_row(plan_row: Mapping[str, Any], model: str, exception: str) -> dict
 
 def no_measures(model: str) -> dict[str, Any]:
     """The measures of work that no device did."""
-    counts = ("num_windows", "num_tokens", "num_fallback", "kept_positions", "total_positions")
     return {
         **dict.fromkeys(MEASURES),
-        **dict.fromkeys(counts, 0),
-        "wall_s": 0.0,
-        "device_s": 0.0,
+        **dict.fromkeys(("kept_positions", "total_positions"), 0),
+        **{name: 0.0 if name.endswith("_s") else 0 for name in SUMS},
         "device": "none",
         "host": socket.gethostname(),
         "model": model,
@@ -179,10 +183,9 @@ def join_measures(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The measures of a shard that was done in pieces (at least one)."""
     on_device = [piece for piece in pieces if piece["total_positions"]]
     kept, positions = (sum(piece[name] for piece in pieces) for name in ("kept_positions", "total_positions"))
-    sums = ("num_windows", "num_tokens", "wall_s", "device_s", "num_fallback")
     return {
         **(on_device or pieces)[0],
-        **{name: sum(piece[name] for piece in pieces) for name in sums},
+        **{name: sum(piece[name] or 0 for piece in pieces) for name in SUMS},
         "kept_positions": kept,
         "total_positions": positions,
         "sparsity_mean": 1 - kept / positions if positions else None,

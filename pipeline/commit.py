@@ -61,11 +61,15 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def parquet_table(content: bytes, schema: pa.Schema) -> pa.Table:
-    """Read back what `parquet_bytes` made, as `schema`.
+    """Read back what `parquet_bytes` made, as `schema`; a column that came later is null in an older file.
 
     Without Arrow's threads: now and then they abort the process at its exit (apache/arrow#34314).
     """
-    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False).select(schema.names).cast(schema)
+    table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    for field in schema:
+        if field.nullable and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)
 
 
 def scored(transcripts: pa.Table, scorable: Sequence[bool]) -> pa.Table:
@@ -98,7 +102,6 @@ def metrics_row(
     counts = total_counts(transcripts)
     return {
         **dict.fromkeys(METRICS.names),
-        **dict.fromkeys((name for name in METRICS.names if "shadow" in name), 0),
         **measures,
         "shard_id": shard_id,
         "run_id": stamp.run_id,

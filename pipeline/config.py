@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
+    from pipeline.placed import Transcriber
     from pipeline.sources.recording import Recording
-    from pipeline.transcription import Transcriber
 
 TASKS = ("transcribe", "translate")
 SELECTORS = (

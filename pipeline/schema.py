@@ -170,6 +170,7 @@ METRICS = pa.schema(
         pa.field("sparsity_max", pa.float64()),
         pa.field("level", pa.int32()),  # of the adaptive policy; null at a fixed sparsity
         _required("num_fallback", pa.int64()),
+        pa.field("fallback_device_s", pa.float64()),  # of decoding again; null in the first outputs
         _required("num_shadow", pa.int64()),
         _required("shadow_num_errors", pa.int64()),
         _required("shadow_num_words", pa.int64()),
@@ -194,7 +195,9 @@ METRICS = pa.schema(
 # What the actor measured of a shard; the commit derives the rest of METRICS from the transcripts.
 MEASURES = (
     *("num_windows", "num_tokens", "wall_s", "device_s", "kept_positions", "total_positions"),
-    *("sparsity_mean", "sparsity_min", "sparsity_max", "num_fallback"),
+    *("sparsity_mean", "sparsity_min", "sparsity_max", "level", "num_fallback", "fallback_device_s"),
+    *("num_shadow", "shadow_num_errors", "shadow_num_words"),
+    *("shadow_dense_device_s", "shadow_sparse_device_s"),
     *("device", "host", "model", "started_at"),
 )
 

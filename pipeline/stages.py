@@ -18,10 +18,11 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import attempts, commit
+from pipeline.placed import Transcriber
 from pipeline.reading import ReadOptions, ShardReader
 from pipeline.schema import PLAN, SHARD_AUDIO, SHARD_RESULT, TRANSCRIPTS, table_of
 from pipeline.storage import Store
-from pipeline.transcription import Transcriber, transcribe_shard
+from pipeline.transcription import transcribe_shard
 
 log = logging.getLogger("earshard")
 

@@ -37,7 +37,9 @@ class FakeEngine:
     device: str = "cpu"
     calls: list = field(default_factory=list)
 
-    def transcribe(self, windows: Sequence[np.ndarray], *, languages=None, seeds=None) -> list[WindowResult]:
+    def transcribe(
+        self, windows: Sequence[np.ndarray], *, languages=None, seeds=None, levels=None
+    ) -> list[WindowResult]:
         self.calls.append((list(windows), list(languages), list(seeds)))
         return [self.answer(samples, language) for samples, language in zip(windows, languages, strict=True)]
 

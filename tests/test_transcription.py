@@ -3,8 +3,9 @@
 import pytest
 from fakes import RATE, FakeEngine, audio_table, read_recording, result
 
+from pipeline.placed import MAX_RESUMES
 from pipeline.schema import SHARD_RESULT
-from pipeline.transcription import MAX_RESUMES, transcribe_shard
+from pipeline.transcription import transcribe_shard
 
 WHOLE = [(0, 10.0, 40.0, [(10.0, 40.0)])]
 

@@ -1,0 +1,58 @@
+"""Windows decoded both ways: how their texts differ, and what each way took."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline import scoring
+from pipeline.placed import PlacedResult, join_text
+
+Root = tuple[int, float]  # recording and start of a window, the same for the tails cut out of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One window with its tails, sparse beside dense.
+
+    num_errors: word edits between the texts, normalised as in scoring; num_words: words of the dense text.
+    kept_positions: what was kept of total_positions. num_retried: windows (tails count) decoded again.
+    """
+
+    num_errors: int
+    num_words: int
+    kept_positions: int
+    total_positions: int
+    num_retried: int
+    dense_device_s: float
+    sparse_device_s: float
+
+
+def by_root(results: Iterable[PlacedResult]) -> dict[Root, list[PlacedResult]]:
+    """Results of windows with those of their tails, in the order of time."""
+    groups: defaultdict[Root, list[PlacedResult]] = defaultdict(list)
+    for done in sorted(results, key=lambda done: done.window.start_s):
+        groups[done.window.root].append(done)
+    return dict(groups)
+
+
+def compare(dense: Sequence[PlacedResult], sparse: Sequence[PlacedResult]) -> Compared:
+    """The results of one window and its tails, decoded both ways."""
+    language = dense[0].result.language
+    counts = scoring.count_errors(join_text(dense, language), join_text(sparse, language), language)
+    return Compared(
+        num_errors=counts.num_errors,
+        num_words=counts.num_reference_words,
+        kept_positions=sum(done.result.kept_positions for done in sparse),
+        total_positions=sum(done.result.total_positions for done in sparse),
+        num_retried=sum(done.result.fallback is not None for done in sparse),
+        dense_device_s=device_s(dense),
+        sparse_device_s=device_s(sparse),
+    )
+
+
+def device_s(results: Iterable[PlacedResult]) -> float:
+    """Seconds the device worked for these windows, retries included."""
+    return math.fsum(done.result.device_s for done in results)

@@ -1,0 +1,95 @@
+"""The shadow: a sample of the windows of a running job, decoded dense as well.
+
+The rows of the job hold the sparse text of these windows too, so that the sample stands for all of them.
+Only their counts are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.adaptive.comparison import Compared, by_root, compare
+from pipeline.adaptive.sampling import is_drawn
+from pipeline.engine.policy import Level
+from pipeline.placed import PlacedResult, PlacedWindow, Transcriber, transcribe_windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardLevel:
+    """How sparse a shard is: the level of a rung (None on rung 0, dense), and how its shadow is drawn.
+
+    share: of its windows that are decoded dense as well. salt: the hash of the plan.
+    """
+
+    rung: int
+    level: Level | None
+    share: float
+    salt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shadow:
+    """The counts of a shard's shadow, by their names in the metrics."""
+
+    num_shadow: int = 0
+    shadow_num_errors: int = 0
+    shadow_num_words: int = 0
+    shadow_dense_device_s: float = 0.0
+    shadow_sparse_device_s: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts by name."""
+        return asdict(self)
+
+
+def cast_shadow(
+    windows: Sequence[PlacedWindow],
+    results: Sequence[PlacedResult],
+    recordings: Sequence[Mapping[str, Any]],
+    engine: Transcriber,
+    chosen: ShardLevel,
+) -> tuple[Shadow, float]:
+    """Decode the drawn windows dense, in the language that they were transcribed in.
+
+    windows, results: those of the shard; recordings: rows of `READ_RECORDING`. Returns the counts, and the
+    seconds the device worked for them.
+    """
+    drawn = [window for window in windows if _is_drawn(window, recordings, chosen)]
+    if chosen.level is None or not drawn:
+        return Shadow(), 0.0
+    sparse = by_root(results)
+    same = {window.root for window in drawn if _was_dense(sparse[window.root])}
+    languages = {done.window.recording: done.result.language for done in reversed(results)}
+    again = [window for window in drawn if window.root not in same]
+    dense = by_root(transcribe_windows(again, recordings, engine, languages))
+    compared = [compare(dense.get(root, sparse[root]), sparse[root]) for root in (w.root for w in drawn)]
+    worked_s = math.fsum(done.result.device_s for found in dense.values() for done in found)
+    return _added_up(compared), worked_s
+
+
+def _is_drawn(window: PlacedWindow, recordings: Sequence[Mapping[str, Any]], chosen: ShardLevel) -> bool:
+    recording = recordings[window.recording]
+    return is_drawn(
+        chosen.share, chosen.salt, recording["recording_id"], recording["channel"], window.start_s
+    )
+
+
+def _was_dense(results: Sequence[PlacedResult]) -> bool:
+    """Whether nothing was dropped and nothing failed: dense again would be the same."""
+    return all(
+        done.result.fallback is None and done.result.kept_positions == done.result.total_positions
+        for done in results
+    )
+
+
+def _added_up(compared: Sequence[Compared]) -> Shadow:
+    return Shadow(
+        num_shadow=len(compared),
+        shadow_num_errors=sum(one.num_errors for one in compared),
+        shadow_num_words=sum(one.num_words for one in compared),
+        shadow_dense_device_s=math.fsum(one.dense_device_s for one in compared),
+        shadow_sparse_device_s=math.fsum(one.sparse_device_s for one in compared),
+    )
