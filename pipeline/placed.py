@@ -102,6 +102,7 @@ def transcribe_windows(
     index. level: how sparse they are; None: as the engine was made.
     """
     ask = _Asking(recordings, engine, level)
+    known: dict[int, str | None]
     if isinstance(language, str):
         known = {} if language == "auto" else dict.fromkeys(range(len(recordings)), language)
     else:

@@ -192,6 +192,28 @@ METRICS = pa.schema(
     ]
 )
 
+# One window of the calibration sample at one level of adaptive sparsity, beside its dense decoding.
+SAMPLE = pa.schema(
+    [
+        _required("unit", pa.int32()),
+        _required("recording_id", pa.string()),
+        _required("start_s", pa.float64()),  # time in the recording
+        _required("level", pa.int32()),
+        _required("num_errors", pa.int64()),
+        _required("num_words", pa.int64()),
+        _required("kept_positions", pa.int64()),
+        _required("total_positions", pa.int64()),
+        _required("retried_positions", pa.int64()),  # of the windows that were decoded again
+        _required("dense_device_s", pa.float64()),
+        _required("sparse_device_s", pa.float64()),  # retries included
+    ]
+)
+
+# A calibrated unit on its way to its file.
+SAMPLE_RESULT = pa.schema(
+    [_required("unit", pa.int32()), _required("windows", pa.list_(pa.struct(list(SAMPLE))))]
+)
+
 # What the actor measured of a shard; the commit derives the rest of METRICS from the transcripts.
 MEASURES = (
     *("num_windows", "num_tokens", "wall_s", "device_s", "kept_positions", "total_positions"),

@@ -18,9 +18,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import attempts, commit
+from pipeline.adaptive.calibration import Calibration, calibrate_unit, sample_name, sample_number
+from pipeline.adaptive.gate import level_of, refuse_if_stalled
+from pipeline.adaptive.running import RunningPolicy
+from pipeline.adaptive.shadow import ShardLevel
 from pipeline.placed import Transcriber
 from pipeline.reading import ReadOptions, ShardReader
-from pipeline.schema import PLAN, SHARD_AUDIO, SHARD_RESULT, TRANSCRIPTS, table_of
+from pipeline.schema import PLAN, SAMPLE, SAMPLE_RESULT, SHARD_AUDIO, SHARD_RESULT, TRANSCRIPTS, table_of
+from pipeline.sharing import Sharing
 from pipeline.storage import Store
 from pipeline.transcription import transcribe_shard
 
@@ -29,6 +34,9 @@ log = logging.getLogger("earshard")
 DEADLINE_EXIT = 70
 DEADLINE_BASE_S = 600.0
 DEADLINE_PER_AUDIO_S = {"cuda": 1.0, "cpu": 30.0}
+# Shards that an actor works on at once: while one is short of windows, or has texts to write, others fill the
+# device. More would only make a crash cost more.
+SHARDS_IN_WORK = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +47,8 @@ class Round:
     stamp: commit.RunStamp
     round_id: str  # starts with the run's id
     node: Callable[[], str] = str  # the name of the node that it is called on, "" where there is but one
+    policy: RunningPolicy | None = None  # of adaptive sparsity; None: as sparse as the engine was made
+    calibration: Calibration | None = None  # the units are a sample, and nothing is transcribed
 
     def marked(self, unit: str) -> AbstractContextManager[None]:
         """Mark a unit as being worked on here."""
@@ -48,6 +58,8 @@ class Round:
 def read_shard(plan: pa.Table, *, options: ReadOptions, this_round: Round) -> pa.Table:
     """Decode one shard: a row of `SHARD_PLAN` in, a row of `SHARD_AUDIO` out."""
     row = _only_row(plan)
+    if this_round.policy is not None:
+        refuse_if_stalled(row["shard_id"], this_round.store, this_round.round_id)
     unit = attempts.unit_of(row["shard_id"], row["attempt"], row["rows"])
     with this_round.marked(unit):
         audio = _reader(options).read(row["shard_id"], row["attempt"], row["rows"])
@@ -71,25 +83,50 @@ def _reader(options: ReadOptions) -> ShardReader:
 class TranscribeShard:
     """Run the engine on one decoded shard: a row of `SHARD_AUDIO` in, a row of `SHARD_RESULT` out.
 
-    The engine is made by the actor that owns it. A call that outlives its deadline ends the process: Ray
-    starts another actor, and the attempt that was marked counts.
+    In a round that calibrates, it is a unit of the sample, and a row of `SAMPLE_RESULT`.
+
+    The engine is made by the actor that owns it. Several threads may call at once and share the engine; a
+    shard whose first attempt did not come back is alone in the process, so that it drags nobody with it.
+    A call that outlives its deadline ends the process: Ray starts another actor, and the attempts that were
+    marked count.
     """
 
     def __init__(self, *, load: Callable[[], Transcriber], language: str, this_round: Round) -> None:
         self._engine = load()
         self._language = language
         self._round = this_round
+        self._sharing = Sharing()
 
     def __call__(self, audio: pa.Table) -> pa.Table:
         shard_id, attempt = (audio.column(name)[0].as_py() for name in ("shard_id", "attempt"))
         rows = audio.column("recordings")[0].as_py() or audio.column("overflow")[0].as_py()
         unit = attempts.unit_of(shard_id, attempt, rows)
         deadline_s = self._deadline_s(sum(row["duration_s"] or 0.0 for row in rows))
-        with self._round.marked(unit), _deadline(unit, deadline_s):
-            return transcribe_shard(audio, self._engine, language=self._language)
+        sparsity = self._sparsity(shard_id)
+        door = self._sharing.beside_others if attempt == 1 else self._sharing.alone
+        with door(), self._round.marked(unit), _deadline(unit, deadline_s):
+            if self._round.calibration is not None:
+                return self._calibrate(audio, self._round.calibration, shard_id)
+            return transcribe_shard(audio, self._engine, language=self._language, sparsity=sparsity)
+
+    def _sparsity(self, shard_id: int) -> ShardLevel | None:
+        """The level that is decided for a shard; waited for outside of any mark, since nothing is tried."""
+        policy = self._round.policy
+        return None if policy is None else level_of(shard_id, policy, self._round.store, self._round.round_id)
+
+    def _calibrate(self, audio: pa.Table, calibration: Calibration, shard_id: int) -> pa.Table:
+        return calibrate_unit(
+            audio,
+            self._engine,
+            unit=sample_number(shard_id),
+            language=self._language,
+            ladder=calibration.ladder,
+            max_errors=calibration.max_errors,
+        )
 
     def _deadline_s(self, audio_s: float) -> float:
-        return DEADLINE_BASE_S + audio_s * DEADLINE_PER_AUDIO_S[self._engine.device.partition(":")[0]]
+        per_audio_s = SHARDS_IN_WORK * DEADLINE_PER_AUDIO_S[self._engine.device.partition(":")[0]]
+        return DEADLINE_BASE_S + audio_s * per_audio_s
 
 
 @contextmanager
@@ -127,6 +164,14 @@ def commit_result(result: pa.Table, *, this_round: Round) -> pa.Table:
         table_of(PLAN, row["overflow"]),
         this_round.stamp,
     )
+
+
+def commit_sample(result: pa.Table, *, this_round: Round) -> pa.Table:
+    """Keep a unit of the calibration's sample: a row of `SAMPLE_RESULT` in, and no `METRICS` out."""
+    row = _only_row(result.select(SAMPLE_RESULT.names))
+    content = commit.parquet_bytes(table_of(SAMPLE, row["windows"]))
+    this_round.store.publish(sample_name(row["unit"]), content)
+    return commit.METRICS.empty_table()
 
 
 def _only_row(table: pa.Table) -> dict[str, Any]:

@@ -18,14 +18,14 @@ class Compared:
     """One window with its tails, sparse beside dense.
 
     num_errors: word edits between the texts, normalised as in scoring; num_words: words of the dense text.
-    kept_positions: what was kept of total_positions. num_retried: windows (tails count) decoded again.
+    kept_positions: what was kept of total_positions; retried_positions: those of windows decoded again.
     """
 
     num_errors: int
     num_words: int
     kept_positions: int
     total_positions: int
-    num_retried: int
+    retried_positions: int
     dense_device_s: float
     sparse_device_s: float
 
@@ -47,7 +47,7 @@ def compare(dense: Sequence[PlacedResult], sparse: Sequence[PlacedResult]) -> Co
         num_words=counts.num_reference_words,
         kept_positions=sum(done.result.kept_positions for done in sparse),
         total_positions=sum(done.result.total_positions for done in sparse),
-        num_retried=sum(done.result.fallback is not None for done in sparse),
+        retried_positions=sum(d.result.total_positions for d in sparse if d.result.fallback is not None),
         dense_device_s=device_s(dense),
         sparse_device_s=device_s(sparse),
     )

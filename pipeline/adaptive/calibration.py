@@ -1,0 +1,178 @@
+"""Calibration: the sparsest level whose loss is within the budget, from a sample decoded at all of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.adaptive import bounds, sampling
+from pipeline.adaptive.comparison import by_root, compare
+from pipeline.adaptive.running import FOLDER, Draws
+from pipeline.engine.policy import Level
+from pipeline.placed import PlacedWindow, Transcriber, placed_windows, transcribe_windows
+from pipeline.schema import SAMPLE_RESULT, table_of
+
+SAMPLE_RATE = 16_000
+DECISION = f"{FOLDER}/calibration.json"
+
+
+def sample_name(unit: int) -> str:
+    """The file of a calibrated unit in the output."""
+    return f"{FOLDER}/sample-{unit:05d}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What the actors need to calibrate: the ladder, and the errors that fail a level for certain."""
+
+    ladder: tuple[Level, ...]
+    max_errors: float
+
+
+def sample_number(shard_id: int) -> int:
+    """The number of a sample unit from its number among units of work."""
+    return -1 - shard_id
+
+
+def calibrate_unit(
+    shard: pa.Table,
+    engine: Transcriber,
+    *,
+    unit: int,
+    language: str,
+    ladder: Sequence[Level],
+    max_errors: float,
+) -> pa.Table:
+    """Decode a unit of the sample dense and at every level, mildest first.
+
+    shard: one row of `SHARD_AUDIO`. max_errors: with more errors than this the whole sample fails a level,
+    and what is sparser is not tried. Returns a row of `SAMPLE_RESULT`.
+    """
+    row = {name: shard.column(name)[0] for name in shard.column_names}
+    recordings = row["recordings"].as_py()
+    windows = _first(placed_windows(row), sampling.STRETCH_S)
+    dense = by_root(transcribe_windows(windows, recordings, engine, language))
+    found: list[dict[str, Any]] = []
+    for rung, level in enumerate(ladder, 1):
+        sparse = by_root(transcribe_windows(windows, recordings, engine, language, level))
+        for (recording, start_s), results in sparse.items():
+            where = {"unit": unit, "recording_id": recordings[recording]["recording_id"], "start_s": start_s}
+            compared = compare(dense[recording, start_s], results)
+            found.append({**where, "level": rung, **asdict(compared)})
+        if sum(one["num_errors"] for one in found if one["level"] == rung) > max_errors:
+            break
+    return table_of(SAMPLE_RESULT, [{"unit": unit, "windows": found}])
+
+
+def _first(windows: Sequence[PlacedWindow], seconds: float) -> list[PlacedWindow]:
+    """The first windows, of so many seconds at most, at least one: estimates of a file's length err."""
+    ends = [sum(len(w.samples) for w in windows[: i + 1]) / SAMPLE_RATE for i in range(len(windows))]
+    return [window for i, window in enumerate(windows) if i == 0 or ends[i] <= seconds]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelEvidence:
+    """What the sample says of one level.
+
+    bound: of the loss. cost: positions kept, and those of retries, over those of a dense pass: what a device
+    takes, without the noise of its clock. Retries therefore count against a level.
+    """
+
+    level: int
+    num_windows: int
+    num_errors: int
+    num_words: int
+    bound: float
+    cost: float
+    retried_share: float
+    dense_device_s: float
+    sparse_device_s: float
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Where the ladder is entered, and why."""
+
+    start: int
+    reason: str
+    error_level: float
+    levels: tuple[LevelEvidence, ...] = ()
+
+    def as_json(self) -> bytes:
+        """The content of its file."""
+        return json.dumps(asdict(self), indent=2).encode()
+
+
+def stored_start(content: bytes) -> int:
+    """The rung that a stored decision starts on."""
+    return int(json.loads(content)["start"])
+
+
+def too_small(reason: str) -> Decision:
+    """The decision to run dense because nothing can be said of the loss."""
+    return Decision(start=0, reason=reason, error_level=bounds.CALIBRATION_ERROR)
+
+
+def decide(rows: Sequence[Mapping[str, Any]], num_levels: int, budget: float) -> Decision:
+    """Where to start: the cheapest of the levels that are within the budget.
+
+    The levels are looked at mildest first, up to the first whose bound passes the budget; that one and all
+    that are sparser are out. Testing in a fixed order that ends at the first failure, each test may use the
+    whole error level of the calibration. `rows` are those of `SAMPLE`; a level that a unit was not decoded
+    at has failed.
+    """
+    evidence: list[LevelEvidence] = []
+    for rung in range(1, num_levels + 1):
+        at_rung = [row for row in rows if row["level"] == rung]
+        if {row["unit"] for row in at_rung} != {row["unit"] for row in rows}:
+            break
+        evidence.append(_evidence(rung, at_rung, budget))
+        if not evidence[-1].passed:
+            break
+    words = evidence[0].num_words if evidence else 0
+    if words < sampling.MIN_WORDS:
+        return too_small(f"the sample has {words} dense words, {sampling.MIN_WORDS} are needed")
+    passed = [level for level in evidence if level.passed and level.cost < 1]
+    best = min(passed, key=lambda level: (level.cost, level.level), default=None)
+    return Decision(
+        start=0 if best is None else best.level,
+        reason="no level is within the budget and saves work"
+        if best is None
+        else "cheapest within the budget",
+        error_level=bounds.CALIBRATION_ERROR,
+        levels=tuple(evidence),
+    )
+
+
+def _evidence(rung: int, rows: Sequence[Mapping[str, Any]], budget: float) -> LevelEvidence:
+    draws = draws_of(rows)
+    bound = bounds.upper_bound(
+        [errors for errors, _ in draws], [words for _, words in draws], error_level=bounds.CALIBRATION_ERROR
+    )
+    kept, total, retried = (
+        sum(row[name] for row in rows) for name in ("kept_positions", "total_positions", "retried_positions")
+    )
+    return LevelEvidence(
+        level=rung,
+        num_windows=len(rows),
+        num_errors=sum(errors for errors, _ in draws),
+        num_words=sum(words for _, words in draws),
+        bound=bound,
+        cost=(kept + retried) / total if total else 1.0,
+        retried_share=retried / total if total else 0.0,
+        dense_device_s=math.fsum(row["dense_device_s"] for row in rows),
+        sparse_device_s=math.fsum(row["sparse_device_s"] for row in rows),
+        passed=bound <= budget,
+    )
+
+
+def draws_of(rows: Sequence[Mapping[str, Any]]) -> Draws:
+    """Errors and words of each window, in the order of unit and place."""
+    ordered = sorted(rows, key=lambda row: (row["unit"], row["recording_id"], row["start_s"]))
+    return tuple((row["num_errors"], row["num_words"]) for row in ordered)
