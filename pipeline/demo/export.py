@@ -35,6 +35,8 @@ def export_model(model: WhisperForConditionalGeneration, tokenizer: WhisperToken
     half.save_pretrained(partial)
     # Stored in half precision, but loaded as float32 unless the caller says otherwise.
     config = WhisperForConditionalGeneration.config_class.from_pretrained(partial, dtype=torch.float32)
+    # Guided attention is sharp: a median over Whisper's 7 positions would wipe it out.
+    config.median_filter_width = 1
     config.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     WhisperFeatureExtractor(feature_size=model.config.num_mel_bins).save_pretrained(partial)

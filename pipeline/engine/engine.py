@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pipeline.engine import guard
+from pipeline.engine.alignment import Aligner, Spoken, TokenTimes, words_of
 from pipeline.engine.features import SAMPLE_RATE
 from pipeline.engine.loading import pick_device, pick_dtype
 from pipeline.engine.model import Model, load_model
@@ -43,6 +44,7 @@ class Engine:
         self._level = Level(
             layer=options.sparsify_layer, selector=options.selector, sparsity=options.sparsity
         )
+        self._aligner = Aligner(model, snapshot) if options.word_timestamps else None
         self.model_name, self.revision = snapshot.name, snapshot.revision
         self.device = _device_name(model.device)
         self.dtype = model.dtype
@@ -94,8 +96,10 @@ class Engine:
         works = self._works(windows, languages, seeds)
         chosen = self._levels(levels, len(works))
         audible = [(work, level) for work, level in zip(works, chosen, strict=True) if len(work.samples)]
-        settled = iter(self._settle(audible))
-        return [self._result(work, next(settled)) if len(work.samples) else _empty(work) for work in works]
+        settled = self._settle(audible)
+        times = self._times([work for work, _ in audible], settled)
+        results = map(self._result, (work for work, _ in audible), settled, times)
+        return [next(results) if len(work.samples) else _empty(work) for work in works]
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -122,7 +126,8 @@ class Engine:
 
     def _settle(self, windows: Sequence[tuple[Work, Level | None]]) -> list[guard.Settled]:
         works = [work for work, _ in windows]
-        first = self._passes.run(works, [Pass(level=level) for _, level in windows])
+        keeps = self._aligner is not None
+        first = self._passes.run(works, [Pass(level=level, keeps_hidden=keeps) for _, level in windows])
         for work, decoding in zip(works, first, strict=True):
             work.first_device_s = work.device_s
             work.kept = None if decoding.kept is None else tuple(decoding.kept.tolist())
@@ -133,6 +138,18 @@ class Engine:
 
         total = self._model.shape.source_positions
         return guard.settle(first, retry, self._model.vocabulary, num_positions=total)
+
+    def _times(self, works: Sequence[Work], settled: Sequence[guard.Settled]) -> Sequence[TokenTimes | None]:
+        """The times of each window's tokens; None where they were not asked for or there are no tokens."""
+        aligner = self._aligner
+        spoken = [n for n, one in enumerate(settled) if one.tokens and not one.is_silent]
+        if aligner is None or not spoken:
+            return [None] * len(works)
+        texts = [_spoken(works[n], settled[n]) for n in spoken]
+        found: list[TokenTimes] = []
+        self._passes.run_errand([works[n] for n in spoken], lambda: found.extend(aligner.align(texts)))
+        times = dict(zip(spoken, found, strict=True))
+        return [times.get(n) for n in range(len(works))]
 
     def _levels(self, levels: Level | Sequence[Level | None] | None, num_windows: int) -> list[Level | None]:
         each = [levels] * num_windows if levels is None or isinstance(levels, Level) else list(levels)
@@ -174,7 +191,7 @@ class Engine:
             raise ValueError(f"language is {code!r}; the model knows {', '.join(self.languages)}")
         return code if self.is_multilingual else "en"
 
-    def _result(self, work: Work, settled: guard.Settled) -> WindowResult:
+    def _result(self, work: Work, settled: guard.Settled, times: TokenTimes | None) -> WindowResult:
         decoding, vocabulary = settled.decoding, self._model.vocabulary
         tokens = [] if settled.is_silent else list(settled.tokens)
         duration_s = len(work.samples) / SAMPLE_RATE
@@ -185,15 +202,21 @@ class Engine:
             "no_speech_prob": decoding.no_speech_prob,
             "compression_ratio": guard.compression_ratio(text),
         }
+        spans = split_spans(tokens, vocabulary, duration_s)
+        words = (
+            [None] * len(spans) if times is None
+            else words_of(spans, tokens, times, self._model, work.language)
+        )  # fmt: skip
         segments = tuple(
             Segment(
                 start_s=span.start_s,
                 end_s=span.end_s,
                 text=vocabulary.decode(span.tokens).strip(),
                 tokens=span.tokens,
+                words=own,
                 **shared,
             )
-            for span in split_spans(tokens, vocabulary, duration_s)
+            for span, own in zip(spans, words, strict=True)
         )
         return WindowResult(
             text=text.strip(),
@@ -210,6 +233,18 @@ class Engine:
             kept=work.kept,
             **shared,
         )
+
+
+def _spoken(work: Work, settled: guard.Settled) -> Spoken:
+    decoding = settled.decoding
+    assert decoding.hidden is not None, "the pass was told to keep its encoder output"
+    return Spoken(
+        hidden=decoding.hidden,
+        kept=decoding.kept,
+        prompt=decoding.task.prompt,
+        tokens=settled.tokens,
+        num_samples=len(work.samples),
+    )
 
 
 def _empty(work: Work) -> WindowResult:

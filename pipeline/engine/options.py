@@ -19,6 +19,7 @@ class EngineOptions:
     initial_prompt: text put before every window as if it had been said before; at most half the decoder's
         context of it is used, the end of it.
     timestamps: decode with timestamp tokens, so that a window falls into segments.
+    word_timestamps: find the time of every word, by one more pass over the text of each window.
     sparsity: share of encoder positions dropped after layer `sparsify_layer` (1-based), 0 to 0.95.
     selector: the rule that picks the kept positions, a name in `sparsify.SELECTORS`.
     max_new_tokens: most tokens per window; None is what generation config and decoder positions allow.
@@ -30,6 +31,7 @@ class EngineOptions:
     task: str = "transcribe"
     initial_prompt: str | None = None
     timestamps: bool = True
+    word_timestamps: bool = False
     sparsity: float = 0.0
     sparsify_layer: int = 2
     selector: str = "attention"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -40,6 +40,10 @@ class Passes:
         """Decodes every window once, by one pass or one each; results in the same order."""
         each = [settings] * len(works) if isinstance(settings, Pass) else settings
         return self._scheduler.run(works, each)
+
+    def run_errand(self, works: Sequence[Work], errand: Callable[[], None]) -> None:
+        """Runs something else on the device, between its passes; `works` pay for its time."""
+        self._scheduler.run_errand(works, errand)
 
     def _new_slots(self, number: int, num_positions: int) -> Slots:
         return Slots(self._model, self._rules, size=number, num_positions=num_positions)

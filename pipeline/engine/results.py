@@ -6,11 +6,25 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
+class Word:
+    """A word as it is spelt, the space before it included; seconds from the window's start.
+
+    probability: the mean of its tokens', given all text before them.
+    """
+
+    start_s: float
+    end_s: float
+    word: str
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Segment:
     """A stretch of one window between two timestamps.
 
     start_s, end_s: seconds from the window's start, inside the window. tokens: text token ids.
     avg_logprob, no_speech_prob and compression_ratio are those of the whole window, as in openai-whisper.
+    words: None where they were not asked for.
     """
 
     start_s: float
@@ -20,6 +34,7 @@ class Segment:
     no_speech_prob: float
     compression_ratio: float
     tokens: tuple[int, ...]
+    words: tuple[Word, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,7 @@ class Scheduler:
         self._unread: deque[Item] = deque()  # phase A must tell their size
         self._ready: dict[int, deque[Item]] = {}  # by size
         self._broken: deque[Item] = deque()  # were together when something broke; each runs alone
+        self._errands: deque[Call] = deque()
         # The driving thread's own.
         self._slots: Slots | None = None
         self._running: dict[int, Item] = {}
@@ -60,6 +61,21 @@ class Scheduler:
         Raises what went wrong with one of these works when it was run alone.
         """
         call = self._admit(works, settings)
+        self._wait_for(call)
+        return call.outcomes()
+
+    def run_errand(self, works: Sequence[Work], errand: Callable[[], None]) -> None:
+        """Runs something else on the device, between two blocks of its work; `works` pay for its time.
+
+        Any number of threads may call. Raises what the errand raises.
+        """
+        call = Call(errand=errand, works=works)
+        with self._changed:
+            self._errands.append(call)
+        self._wait_for(call)
+        call.outcomes()
+
+    def _wait_for(self, call: Call) -> None:
         try:
             while self._wait_for_turn(call):
                 try:
@@ -68,7 +84,6 @@ class Scheduler:
                     self._pass_on()
         finally:
             self._withdraw(call)
-        return call.outcomes()
 
     # --- the queues ---------------------------------------------------------------------------------------
 
@@ -85,9 +100,11 @@ class Scheduler:
 
     def _withdraw(self, call: Call) -> None:
         """Forgets what is left of a call that is over; what is in the slots already runs out there."""
-        if call.num_done == len(call.items):
+        if call.num_done == len(call.items) and call.errand is None:
             return
         with self._changed:
+            if call in self._errands:
+                self._errands.remove(call)
             for queue in (self._unread, self._broken, *self._ready.values()):
                 left = [item for item in queue if item.call is not call]
                 queue.clear()
@@ -119,7 +136,9 @@ class Scheduler:
 
     def _advance(self) -> None:
         """One block of work on the device."""
-        if broken := self._take_broken():
+        if errand := self._take_errand():
+            self._run_errand(errand)
+        elif broken := self._take_broken():
             self._guarded([broken], lambda: self._run_alone(broken))
         elif unread := self._take_unread():
             self._guarded(unread, lambda: self._read(unread))
@@ -128,6 +147,25 @@ class Scheduler:
         else:
             assert self._running, "a call waits for windows that are in no queue"
             self._guarded([], self._step)
+
+    def _take_errand(self) -> Call | None:
+        with self._changed:
+            return self._errands.popleft() if self._errands else None
+
+    def _run_errand(self, call: Call) -> None:
+        assert call.errand is not None
+        try:
+            with self._busy(call.works):
+                call.errand()
+        except Exception as error:
+            self._fail(call, error)
+        except BaseException:
+            with self._changed:
+                self._errands.appendleft(call)  # the thread is stopped, which is no fault of the errand
+            raise
+        else:
+            call.errand = None
+            self._announce()
 
     def _take_broken(self) -> Item | None:
         with self._changed:
@@ -193,7 +231,7 @@ class Scheduler:
         return self._slots
 
     def _read(self, items: list[Item]) -> None:
-        with self._busy(items):
+        with self._busy([item.work for item in items]):
             self._encoding.read(items)
         with self._changed:
             for item in items:
@@ -203,7 +241,7 @@ class Scheduler:
     def _fill(self, items: list[Item]) -> None:
         size = items[0].size
         assert size is not None
-        with self._busy(items):
+        with self._busy([item.work for item in items]):
             slots = self._make_room(len(items), size)
             self._running |= {item.number: item for item in items}
             finished = self._start(slots, items)
@@ -211,7 +249,7 @@ class Scheduler:
 
     def _step(self) -> None:
         assert self._slots is not None
-        with self._busy(list(self._running.values())):
+        with self._busy([item.work for item in self._running.values()]):
             if not self._ready.get(self._size) and 2 * len(self._running) <= self._slots.size:
                 self._slots.resize(len(self._running))
             finished = self._slots.step()
@@ -229,8 +267,8 @@ class Scheduler:
             self._changed.notify_all()
 
     @contextmanager
-    def _busy(self, items: Sequence[Item]) -> Iterator[None]:
-        """A block of the device's time, shared out equally: its items have equally many positions."""
+    def _busy(self, works: Sequence[Work]) -> Iterator[None]:
+        """A block of the device's time, shared out equally: its windows have equally many positions."""
         started = time.perf_counter()
         try:
             yield
@@ -239,7 +277,7 @@ class Scheduler:
         finally:
             seconds = time.perf_counter() - started
             self.busy_s += seconds
-            charge(items, seconds)
+            charge(works, seconds)
 
     # --- when something breaks ----------------------------------------------------------------------------
 
@@ -265,7 +303,7 @@ class Scheduler:
 
     def _run_alone(self, item: Item) -> None:
         if item.settings.needs_reading:
-            with self._busy([item]):
+            with self._busy([item.work]):
                 self._encoding.read([item])
         self._fill([item])
         while self._running:

@@ -38,24 +38,23 @@ def alignment_heads(generation: dict[str, Any], num_layers: int, num_heads: int)
     return heads
 
 
-def matching_cost(logits: Tensor, *, median_width: int) -> np.ndarray:
-    """How badly tokens and positions match: float64 [tokens, positions], less is better.
+def match(logits: Tensor, *, median_width: int) -> Tensor:
+    """How well tokens and positions match, summed over heads: float32 [tokens, positions], more is better.
 
-    logits: scores of the alignment heads before softmax, float32 [heads, tokens, positions], the positions
-    being those that carry the window's samples. Softmax over positions, then each head's weights are
-    normalised over tokens (a position that every token attends to says nothing), smoothed by a median over
-    `median_width` positions, and averaged over heads.
+    logits: scores of alignment heads before softmax, float32 [heads, tokens, positions], the positions being
+    those that carry the window's samples. Softmax over positions, then each head's weights are normalised
+    over tokens (a position that every token attends to says nothing) and smoothed by a median over
+    `median_width` positions.
     """
     weights = logits.softmax(-1)
     deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, correction=0)
-    weights = median_filter((weights - mean) / deviation.clamp(min=1e-12), median_width)
-    return -weights.mean(0).double().cpu().numpy()
+    return median_filter((weights - mean) / deviation.clamp(min=1e-12), median_width).sum(0)
 
 
 def median_filter(x: Tensor, width: int) -> Tensor:
     """The running median over the last axis, its ends mirrored; no longer than half of `width`: unchanged."""
     half = width // 2
-    if x.shape[-1] <= half:
+    if half == 0 or x.shape[-1] <= half:
         return x
     padded = F.pad(x, (half, half), mode="reflect")
     return padded.unfold(-1, width, 1).median(-1).values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,15 +76,21 @@ class Item:
 
 @dataclass(eq=False, kw_only=True)
 class Call:
-    """The passes that one thread waits for. error: what became of them, if that was no text."""
+    """The passes that one thread waits for. error: what became of them, if that was no text.
+
+    errand: something else that is to be done on the device, None once it is; `works` pay for its time.
+    """
 
     items: list[Item] = field(default_factory=list)
     num_done: int = 0
     error: BaseException | None = None
+    errand: Callable[[], None] | None = None
+    works: Sequence[Work] = ()
 
     @property
     def is_over(self) -> bool:
-        return self.error is not None or self.num_done == len(self.items)
+        is_done = self.num_done == len(self.items) and self.errand is None
+        return self.error is not None or is_done
 
     def finish(self, item: Item, outcome: Decoding) -> None:
         outcome.kept, outcome.hidden = item.kept, item.hidden
@@ -98,7 +104,7 @@ class Call:
         return [item.outcome for item in self.items if item.outcome is not None]
 
 
-def charge(items: Sequence[Item], seconds: float) -> None:
-    """Shares a block's device time out: the items of a block are equally many positions and steps."""
-    for item in items:
-        item.work.device_s += seconds / len(items)
+def charge(works: Sequence[Work], seconds: float) -> None:
+    """Shares a block's device time out: the windows of a block are equally many positions and steps."""
+    for work in works:
+        work.device_s += seconds / len(works)

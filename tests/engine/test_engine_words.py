@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -13,7 +13,7 @@ from pipeline.engine.words import (
     alignment_heads,
     first_positions,
     group_words,
-    matching_cost,
+    match,
     median_filter,
 )
 
@@ -41,6 +41,7 @@ COSTS = arrays.arrays(np.int64, st.tuples(st.integers(1, 6), st.integers(1, 9)),
 
 
 @given(COSTS)
+@settings(deadline=None)
 def test_the_path_is_the_cheapest_and_goes_forward(cost):
     cost = cost.astype(float)
     first = first_positions(cost)
@@ -53,7 +54,7 @@ def test_tokens_begin_where_they_start_to_be_attended_to():
     logits = torch.zeros(2, 3, 40)
     for token, (start, stop) in enumerate([(0, 12), (12, 20), (20, 40)]):
         logits[:, token, start:stop] = 8.0
-    assert first_positions(matching_cost(logits, median_width=7)).tolist() == [0, 12, 20]
+    assert first_positions(-match(logits, median_width=7).double().numpy()).tolist() == [0, 12, 20]
 
 
 def test_a_position_that_every_token_attends_to_says_nothing():
@@ -61,13 +62,14 @@ def test_a_position_that_every_token_attends_to_says_nothing():
     for token, (start, stop) in enumerate([(0, 12), (12, 20), (20, 40)]):
         logits[:, token, start:stop] = 4.0
     logits[:, :, 33] = 9.0
-    assert first_positions(matching_cost(logits, median_width=1)).tolist() == [0, 12, 20]
+    assert first_positions(-match(logits, median_width=1).double().numpy()).tolist() == [0, 12, 20]
 
 
 @given(
     arrays.arrays(np.float32, st.integers(1, 20), elements=st.floats(-5, 5, width=32)),
     st.sampled_from([1, 3, 7]),
 )
+@settings(deadline=None)
 def test_the_median_filter_mirrors_the_ends(x, width):
     half = width // 2
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, half, mode="reflect"), width)
