@@ -1,0 +1,1 @@
+"""The search: which layer, sparsity and rule are worth using with a model on a labelled corpus."""

@@ -1,0 +1,95 @@
+"""Which settings are worth using: the Pareto front, the best within a budget, and the policy they make."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.adaptive.policy_file import Policy
+from pipeline.engine.policy import Level
+from pipeline.search.figures import ALL, Figures
+from pipeline.search.settings import Setting, level_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A level, by the worst that was seen of it under any condition.
+
+    loss: word edits per dense word. bound: the upper end of its interval; `inf` where dense said nothing.
+    device_ratio: device time over dense.
+    """
+
+    level: Level
+    loss: float
+    bound: float
+    device_ratio: float
+
+    @property
+    def name(self) -> str:
+        return level_name(self.level)
+
+
+def candidates(settings: Sequence[Setting], figures: Sequence[Figures]) -> list[Candidate]:
+    """The levels that were tried, in the order of the settings."""
+    by_name = {one.setting: one for one in figures if one.group == ALL}
+    seen: defaultdict[Level, list[Figures]] = defaultdict(list)
+    for setting in settings:
+        if setting.level is not None:
+            seen[setting.level].append(by_name[setting.name])
+    worst = float("inf")
+    return [
+        Candidate(
+            level=level,
+            loss=max(worst if one.loss is None else one.loss for one in own),
+            bound=max(one.loss_bound for one in own),
+            device_ratio=max(worst if one.device_ratio is None else one.device_ratio for one in own),
+        )
+        for level, own in seen.items()
+    ]
+
+
+def front(found: Sequence[Candidate]) -> list[Candidate]:
+    """Those that no other beats in loss and device time both, the slowest first."""
+    return sorted(
+        (one for one in found if not any(_beats(other, one) for other in found)),
+        key=lambda one: -one.device_ratio,
+    )
+
+
+def _beats(other: Candidate, one: Candidate) -> bool:
+    no_worse = other.loss <= one.loss and other.device_ratio <= one.device_ratio
+    return no_worse and (other.loss < one.loss or other.device_ratio < one.device_ratio)
+
+
+def best(found: Sequence[Candidate], wer_budget: float) -> Candidate | None:
+    """The fastest level whose loss is within the budget even at the upper end of its interval.
+
+    None where no level is both within the budget and faster than dense.
+    """
+    fitting = [one for one in found if one.bound <= wer_budget and one.device_ratio < 1.0]
+    return min(fitting, key=lambda one: one.device_ratio, default=None)
+
+
+def policy(
+    found: Sequence[Candidate],
+    wer_budget: float,
+    *,
+    model: str,
+    model_revision: str,
+    evidence: Mapping[str, Any],
+) -> Policy:
+    """A ladder of the levels within the budget, the slowest first; it starts at the last, the best.
+
+    A level that is slower than another of no greater bound is no rung. Without any level the job runs dense.
+    """
+    fitting = [one for one in found if one.bound <= wer_budget and one.device_ratio < 1.0]
+    rungs = front(fitting)
+    return Policy(
+        model=model,
+        model_revision=model_revision,
+        levels=tuple(one.level for one in rungs),
+        start=len(rungs),
+        evidence=evidence,
+    )

@@ -1,0 +1,274 @@
+"""A search from its request to its figures: resume, plan, rounds until nothing is missing, the report."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import attempts, cluster, commit, planning
+from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
+from pipeline.engine.policy import Level
+from pipeline.evaluation import Truth
+from pipeline.job import JobMismatch, Unfinished, absolute_inputs
+from pipeline.ledger import Unit, plan_name
+from pipeline.lock import DriverLock
+from pipeline.models import load_engine, resolve_options
+from pipeline.progress import JobProgress
+from pipeline.runs import RunRecord, new_run_id
+from pipeline.schema import PLAN
+from pipeline.search.settings import Preset, Setting, settings_of
+from pipeline.search.trials import FOLDER, SHARD_TRIALS, Bench, TryShard, commit_trials, trials_name
+from pipeline.sources import InputError, list_recordings, read_references, read_truths
+from pipeline.storage import Store, open_store
+
+SEARCH = "_search.json"
+SHARD_HOURS = 0.1  # 12 windows: what a killed search loses, times the number of settings
+READING_HOURS = 2.0  # a shard whose audio is longer than its files suggest is still read whole
+
+log = logging.getLogger("earshard")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest:
+    """What a user asks for. `job` says corpus, model and decoding as for `jobs.transcribe`."""
+
+    job: JobRequest
+    references: str
+    preset: Preset
+    shard_hours: float = SHARD_HOURS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A finished search: its settings, its trials (rows of `SHARD_TRIALS`) and what is known of the corpus.
+
+    speech: true spans of speech by recording_id, in seconds, where the references have segments.
+    """
+
+    options: JobOptions
+    settings: Sequence[Setting]
+    left_out: Sequence[str]
+    rows: Sequence[Mapping[str, Any]]
+    truths: Mapping[str, Truth]
+    speech: Mapping[str, Sequence[tuple[float, float]]]
+
+    @property
+    def languages(self) -> dict[str, str]:
+        """The language of each recording: as the references say, else as dense heard it."""
+        heard = {
+            trial["recording_id"]: trial["language"]
+            for row in self.rows
+            for trial in row["trials"]
+            if trial["setting"] == self.settings[0].name and trial["language"]
+        }
+        told = {name: truth.language for name, truth in self.truths.items() if truth.language}
+        return heard | told
+
+
+def run_search(request: SearchRequest, run: RunOptions) -> Found:
+    """Carry a search out, or go on with it.
+
+    Raises:
+        OptionError, InputError, OutputError, ModelNotFound: the request cannot be carried out.
+        JobMismatch: the output is of another search.
+        OutputBusy: another driver works on it.
+        Unfinished: a shard's process died, or raised, in every round.
+    """
+    store = open_store(request.job.output)
+    options = resolve_options(request.job, run)
+    settings, left_out = settings_of(request.preset, num_layers(options))
+    if left_out:
+        log.warning("left out, their layer is above the model's: %s", ", ".join(left_out))
+    if all(setting.level is None for setting in settings):
+        raise OptionError(f"--preset: {options.model} has no layer that it tries")
+    run_id = new_run_id()
+    with DriverLock(store, run_id), RunRecord(store, run_id) as record:
+        plan = _open_plan(store, request, options, settings)
+        if _left(store, plan):
+            with cluster.connected():
+                record.gpus_held = cluster.gpus_held
+                _work_off(store, plan, request, options, settings, run, run_id)
+        store.sweep()
+    truths, speech = _truths(request.references, plan)
+    rows = [row for shard_id in sorted(_shards(plan)) for row in _read(store, shard_id).to_pylist()]
+    return Found(
+        options=options, settings=settings, left_out=left_out, rows=rows, truths=truths, speech=speech
+    )
+
+
+def num_layers(options: JobOptions) -> int:
+    """Encoder layers of the model."""
+    from pipeline.engine.snapshot import resolve
+    from pipeline.models import hub_revision
+
+    snapshot = resolve(options.model, revision=hub_revision(options.model, options.model_revision))
+    return int(snapshot.config["encoder_layers"])
+
+
+def _open_plan(
+    store: Store, request: SearchRequest, options: JobOptions, settings: Sequence[Setting]
+) -> pa.Table:
+    """The stored plan, or a new one. Raises `JobMismatch`."""
+    wanted = _description(request, options, settings)
+    content = store.read(SEARCH)
+    if content is None:
+        return _make_plan(store, request, wanted)
+    stored = json.loads(content)
+    difference = options.difference(stored["options"])
+    for name, value in wanted.items():
+        if difference is None and name != "options" and stored[name] != value:
+            difference = f"its {name} are not those asked for now"
+    if difference is not None:
+        raise JobMismatch(
+            f"{store.root}: is the output of another search, {difference}; choose another --output"
+        )
+    log.info("%s: going on with its plan", store.root)
+    return commit.parquet_table(store.read(plan_name(0)) or b"", PLAN)
+
+
+def _description(request: SearchRequest, options: JobOptions, settings: Sequence[Setting]) -> dict[str, Any]:
+    return {
+        "inputs": absolute_inputs(request.job.inputs),
+        "options": options.as_dict(),
+        "settings": [setting.as_dict() for setting in settings],
+        "shards": {"shard_hours": request.shard_hours},
+    }
+
+
+def _make_plan(store: Store, request: SearchRequest, description: Mapping[str, Any]) -> pa.Table:
+    references = read_references(request.references)
+    listing = list_recordings(request.job.inputs, all_files=request.job.all_files, references=references)
+    plan = planning.make_plan(listing.recordings, shard_hours=request.shard_hours)
+    matched = plan.num_rows - plan.column("reference").null_count
+    log.info("%d recordings, %d of them with a reference", plan.num_rows, matched)
+    if not matched:
+        raise InputError(f"{request.references}: no line of it belongs to a recording of the corpus")
+    store.replace(plan_name(0), commit.parquet_bytes(plan))
+    store.replace(SEARCH, json.dumps(description, indent=2, ensure_ascii=False).encode())
+    return plan
+
+
+def _shards(plan: pa.Table) -> set[int]:
+    return set(plan.column("shard_id").to_pylist())
+
+
+def _left(store: Store, plan: pa.Table) -> list[int]:
+    """The shards that are not committed."""
+    done = set(store.names(FOLDER))
+    return [shard_id for shard_id in sorted(_shards(plan)) if trials_name(shard_id) not in done]
+
+
+def _work_off(
+    store: Store,
+    plan: pa.Table,
+    request: SearchRequest,
+    options: JobOptions,
+    settings: Sequence[Setting],
+    run: RunOptions,
+    run_id: str,
+) -> None:
+    """Rounds over the shards that are left. Raises `Unfinished` when a round achieves nothing."""
+    total = len(_shards(plan))
+    workers = cluster.choose_workers(run, len(_left(store, plan)))
+    cluster.refuse_private_paths([*request.job.inputs, str(store.root)])
+    timed = settings[-1].level if request.preset.parts else None
+    load = partial(load_bench, options, settings, run, workers, timed)
+    number = 0
+    with JobProgress(total, num_done=total - len(_left(store, plan))) as progress:
+        while left := _left(store, plan):
+            number += 1
+            round_id = f"{run_id}-{number}"
+            for done in _round(store, plan, left, options, load, workers, round_id):
+                progress.add(done)
+            lost = attempts.lost_in(store, round_id)
+            for name, exception in lost.items():
+                log.warning("%s: did not come back%s", name, f": {exception}" if exception else "")
+            attempts.forget_run(store, run_id)
+            if len(_left(store, plan)) == len(left):
+                raise Unfinished(f"{store.root}: round {number} got no further; see the log")
+
+
+def _round(
+    store: Store,
+    plan: pa.Table,
+    left: Sequence[int],
+    options: JobOptions,
+    load: Callable[[], Bench],
+    workers: cluster.Workers,
+    round_id: str,
+) -> Any:
+    """One pass over shards; yields a row of `DONE` for each as it is committed."""
+    import pyarrow.compute as pc
+
+    from pipeline.dataflow import run_round
+    from pipeline.reading import ReadOptions
+    from pipeline.stages import Round
+
+    stamp = commit.RunStamp(
+        run_id=round_id.rpartition("-")[0],
+        fingerprint=options.fingerprint(),
+        plan_hash=planning.plan_hash(plan),
+        gpu_hour_usd=0.0,
+    )
+    units = [
+        Unit(shard_id=shard_id, attempt=1, rows=plan.filter(pc.field("shard_id") == shard_id)).table()
+        for shard_id in left
+    ]
+    for done in run_round(
+        units,
+        reading=ReadOptions(
+            voice_activity=options.voice_activity,
+            channels=options.channels,
+            max_hours=options.max_hours,
+            shard_hours=READING_HOURS,
+        ),
+        load_engine=load,
+        language=options.language,
+        workers=workers,
+        this_round=Round(store=store, stamp=stamp, round_id=round_id),
+        work=TryShard,
+        commit=commit_trials,
+    ):
+        yield done.to_pylist()[0]
+
+
+def load_bench(
+    options: JobOptions,
+    settings: Sequence[Setting],
+    run: RunOptions,
+    workers: cluster.Workers,
+    timed_level: Level | None,
+) -> Bench:
+    """Make the engines inside the actor that owns them: one for each batch size."""
+    sizes = {setting.condition.batch_size for setting in settings}
+    engines = {
+        size: load_engine(options, run if size is None else replace(run, batch_size=size), workers)
+        for size in sizes
+    }
+    return Bench(engines=engines, settings=settings, timed_level=timed_level)
+
+
+def _read(store: Store, shard_id: int) -> pa.Table:
+    return commit.parquet_table(store.read(trials_name(shard_id)) or b"", SHARD_TRIALS)
+
+
+def _truths(references: str, plan: pa.Table) -> tuple[dict[str, Truth], dict[str, list[tuple[float, float]]]]:
+    """What is known of the recordings: texts, and spans of speech where there are segments."""
+    rows = plan.select(["recording_id", "uri"]).to_pylist()
+    lines = read_truths(references, {row["recording_id"]: row["uri"] for row in rows})
+    truths = {
+        recording_id: Truth(text=line["text"], language=line.get("language"))
+        for recording_id, line in lines.items()
+    }
+    speech = {
+        recording_id: [(float(span["start"]), float(span["end"])) for span in line["segments"]]
+        for recording_id, line in lines.items()
+        if line.get("segments") is not None
+    }
+    return truths, speech

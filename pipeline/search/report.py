@@ -1,0 +1,238 @@
+"""What a search leaves in its output: figures as JSON, a page, a picture and a policy; and its table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.report_page import Table, page
+from pipeline.search import choice
+from pipeline.search import plot as places
+from pipeline.search.choice import Candidate
+from pipeline.search.driver import Found
+from pipeline.search.figures import ALL, Figures, Interval, Trials, figures_of
+from pipeline.search.parts import Part
+from pipeline.search.picture import draw_png
+from pipeline.search.settings import level_name
+from pipeline.storage import Store
+
+FIGURES, PAGE, PICTURE, POLICY = "search.json", "search.html", "search.png", "policy.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A search that is judged: figures of every setting, the levels worth using, where the time goes."""
+
+    question: str
+    found: Found
+    figures: Sequence[Figures]
+    front: Sequence[Candidate]
+    best: Candidate | None
+    wer_budget: float
+    parts: Sequence[Part]
+
+    @property
+    def num_failed(self) -> int:
+        return len({failure["recording_id"] for row in self.found.rows for failure in row["failures"]})
+
+
+def judge(
+    found: Found,
+    *,
+    question: str,
+    wer_budget: float,
+    group: Callable[[str], str] | None,
+    parts: Sequence[Part] = (),
+) -> Outcome:
+    """The figures of a search, and which of its levels are worth using within the budget."""
+    trials = Trials.collect(found.rows, found.truths, found.speech)
+    figures = figures_of(trials, found.settings, group)
+    candidates = choice.candidates(found.settings, figures)
+    return Outcome(
+        question=question,
+        found=found,
+        figures=figures,
+        front=choice.front(candidates),
+        best=choice.best(candidates, wer_budget),
+        wer_budget=wer_budget,
+        parts=parts,
+    )
+
+
+def write(store: Store, outcome: Outcome) -> dict[str, Any]:
+    """Write figures, page, picture and policy; returns what the command prints as its last line."""
+    plots = places.plots(outcome.found.settings, outcome.figures, outcome.front, outcome.wer_budget)
+    summary = summarise(str(store.root), outcome)
+    details = {
+        "figures": [one.as_dict() for one in outcome.figures],
+        "failures": [failure for row in outcome.found.rows for failure in row["failures"]],
+    }
+    store.replace(FIGURES, json.dumps(summary | details, indent=2, ensure_ascii=False).encode())
+    store.replace(PICTURE, draw_png(plots))
+    store.replace(PAGE, render(outcome, plots, datetime.now(UTC)).encode())
+    store.replace(POLICY, make_policy(outcome).as_json().encode())
+    return summary
+
+
+def summarise(output: str, outcome: Outcome) -> dict[str, Any]:
+    """The figures that matter most."""
+    dense = next(one for one in outcome.figures if one.group == ALL)
+    options = outcome.found.options
+    return {
+        "output": output,
+        "model": options.model,
+        "model_revision": options.model_revision,
+        "device": outcome.found.rows[0]["device"],
+        "num_settings": len(outcome.found.settings),
+        "num_windows": dense.num_windows,
+        "num_words": dense.num_words,
+        "num_failed": outcome.num_failed,
+        "left_out": list(outcome.found.left_out),
+        "dense_wer": dense.wer,
+        "wer_budget": outcome.wer_budget,
+        "best": None if outcome.best is None else _candidate(outcome.best),
+        "front": [_candidate(one) for one in outcome.front],
+        "parts": [one.as_dict() for one in outcome.parts],
+        "policy": f"{output}/{POLICY}",
+    }
+
+
+def _candidate(one: Candidate) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "level": one.level.as_dict(),
+        "loss": one.loss,
+        "bound": one.bound,
+        "device_ratio": one.device_ratio,
+    }
+
+
+def make_policy(outcome: Outcome) -> choice.Policy:
+    """The levels within the budget, with what was measured of them."""
+    found = choice.candidates(outcome.found.settings, outcome.figures)
+    options = outcome.found.options
+    return choice.policy(
+        found,
+        outcome.wer_budget,
+        model=options.model,
+        model_revision=options.model_revision,
+        evidence={
+            "question": outcome.question,
+            "wer_budget": outcome.wer_budget,
+            "measured": [_candidate(one) for one in found],
+        },
+    )
+
+
+def render(outcome: Outcome, plots: Sequence[places.Plot], made_at: datetime) -> str:
+    """The page of a search; it loads nothing."""
+    return page(
+        "search.html.j2",
+        title=f"Search with {outcome.found.options.model}",
+        question=outcome.question,
+        made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
+        lines=remarks(outcome),
+        plots=plots,
+        tables=tables(outcome),
+        **{
+            name: getattr(places, name.upper())
+            for name in ("width", "height", "left", "top", "right", "bottom")
+        },
+    )
+
+
+def remarks(outcome: Outcome) -> list[str]:
+    """What a reader must know beside the table."""
+    budget = f"{outcome.wer_budget:.1%}"
+    lines = [
+        f"The best level within a loss of {budget}: {outcome.best.name}, at "
+        f"{outcome.best.device_ratio:.2f} of dense's device time, its loss below {outcome.best.bound:.2%}."
+        if outcome.best
+        else f"No level is both faster than dense and surely within a loss of {budget}."
+    ]
+    if outcome.found.left_out:
+        lines.append(f"Left out, their layer is above the model's: {', '.join(outcome.found.left_out)}.")
+    if outcome.num_failed:
+        lines.append(f"{outcome.num_failed} recordings could not be read and are left out.")
+    if outcome.found.rows[0]["device"] == "cpu":
+        lines.append("Device times on a CPU are wall-clock: what else the machine did is in them.")
+    return lines
+
+
+HEADER = (
+    *("", "windows", "words", "WER", "95 %", "change", "loss", "95 %", "time", "95 %"),
+    *("kept", "dropped", "of speech", "retried", "of time", "tokens", "loops"),
+)
+
+
+def tables(outcome: Outcome) -> list[Table]:
+    """A table of all windows, one for each group, and one of the parts of a window's time."""
+    groups = sorted({one.group for one in outcome.figures} - {ALL})
+    marks = _marks(outcome)
+    found = []
+    for group in (ALL, *groups):
+        rows = [_row(one, marks) for one in outcome.figures if one.group == group]
+        found.append(Table(title="All windows" if group == ALL else group, header=HEADER, rows=tuple(rows)))
+    if outcome.parts:
+        found.append(_parts_table(outcome.parts))
+    return found
+
+
+def _marks(outcome: Outcome) -> dict[str, str]:
+    """A star for settings on the Pareto front, two for the best within the budget."""
+    front = {one.name for one in outcome.front}
+    best = outcome.best.name if outcome.best else None
+    return {
+        setting.name: " **" if level_name(setting.level) == best else " *"
+        for setting in outcome.found.settings
+        if level_name(setting.level) in front | {best}
+    }
+
+
+def _row(one: Figures, marks: dict[str, str]) -> tuple[str, ...]:
+    return (
+        one.setting + marks.get(one.setting, ""),
+        f"{one.num_windows:,}",
+        f"{one.num_words:,}",
+        _percent(one.wer),
+        _interval(one.wer_interval),
+        "-" if one.wer_change is None else f"{one.wer_change:+.2%}",
+        _percent(one.loss),
+        _interval(one.loss_interval),
+        _number(one.device_ratio),
+        "-" if one.device_ratio_interval is None else "{:.2f}-{:.2f}".format(*one.device_ratio_interval),
+        f"{one.kept_mean:.0f}",
+        _percent(one.sparsity, 1),
+        _percent(one.speech_sparsity, 1),
+        f"{one.retry_share:.1%}",
+        _percent(one.retry_device_share, 1),
+        f"{one.max_num_tokens}",
+        f"{one.num_loops}",
+    )
+
+
+def _parts_table(parts: Sequence[Part]) -> Table:
+    rows = tuple(
+        (one.name, f"{1000 * one.dense_s:.1f}", f"{1000 * one.sparse_s:.1f}", _share(one, parts))
+        for one in parts
+    )
+    return Table(title="Milliseconds a window", header=("", "dense", "sparse", "of sparse"), rows=rows)
+
+
+def _share(one: Part, parts: Sequence[Part]) -> str:
+    return _percent(one.sparse_s / sum(other.sparse_s for other in parts), 1)
+
+
+def _percent(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}%}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _interval(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f}"
