@@ -140,7 +140,7 @@ def _values(pairs: Pairs, names: set[str], x_of: Callable[[Figures], float | Non
 
 
 def _key_of(pairs: Pairs) -> Callable[[Setting], str]:
-    """What tells the series apart: the condition and the selector, else selector and layer, else the layer."""
+    """What tells the series apart: condition and selector, else selector and layer, else the layer."""
     levels = {setting: setting.level for setting, _ in pairs if setting.level is not None}
     if len({setting.condition for setting in levels}) > 1:
         return lambda setting: f"{setting.condition.name or 'as it is'} {levels[setting].selector}"
