@@ -21,11 +21,11 @@ from ray.data import ActorPoolStrategy, DataContext
 from pipeline.cluster import ClusterError, Workers
 from pipeline.reading import ReadOptions
 from pipeline.schema import SHARD_PLAN
-from pipeline.stages import Round, TranscribeShard, commit_result, read_shard
+from pipeline.stages import SHARDS_IN_WORK, Round, TranscribeShard, commit_result, read_shard
 
 READ_CPUS = 1.0
 COMMIT_CPUS = 0.25  # differs from the others': stages of equal resources are fused and run serially
-SHARDS_PER_ACTOR = 2  # one in work, one waiting
+SHARDS_PER_ACTOR = 2 * SHARDS_IN_WORK  # in work, and as many waiting
 
 
 def run_round(
@@ -42,7 +42,8 @@ def run_round(
     """One pass over units of work (`SHARD_PLAN` rows).
 
     work, commit: what the actors do with a decoded shard, and what makes of it what is on disk; they are
-    called as `TranscribeShard` and `commit_result` are. load_engine makes what `work` needs, in the actor.
+    called as `TranscribeShard` (by several threads at once) and `commit_result` are. load_engine makes what
+    `work` needs, in the actor.
 
     Yields the markers of shards as they are committed. Raises `ClusterError` if Ray cannot carry the round
     out at all, e.g. because no actor can load the model.
@@ -66,6 +67,8 @@ def run_round(
                 min_size=workers.min_actors,
                 max_size=workers.max_actors,
                 max_tasks_in_flight_per_actor=SHARDS_PER_ACTOR,
+                max_concurrent_calls_per_actor=SHARDS_IN_WORK,
+                enable_true_multi_threading=True,
             ),
             batch_format="pyarrow",
             batch_size=None,
