@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine import Engine, EngineOptions
+from pipeline.engine.parts import PARTS
 from pipeline.engine.passes import Pass, Work
 from pipeline.engine.policy import Level
 from pipeline.engine.sparsify import (
@@ -43,10 +44,11 @@ def received_in_float64(q: torch.Tensor, k: torch.Tensor, over_queries: str = "s
 @given(
     data=st.data(), name=st.sampled_from(list(SELECTORS)), time=st.integers(1, 60), batch=st.integers(1, 3)
 )
-def test_kept_positions_are_sorted_unique_inside_and_exactly_k(data, name, time, batch):
+def test_kept_positions_are_sorted_unique_inside_exactly_k_and_always_the_same(data, name, time, batch):
     k = data.draw(st.integers(1, time))
     evidence = make_evidence(batch, 3, time, data.draw(st.integers(0, 1000)))
     kept = SELECTORS[name](evidence, k)
+    assert torch.equal(SELECTORS[name](evidence, k), kept)
     assert kept.shape == (batch, k)
     assert kept.dtype == torch.int64
     for row in kept.tolist():
@@ -97,17 +99,40 @@ AGGREGATIONS = {
 }
 
 
+def assert_same_choice(importance: torch.Tensor, kept: torch.Tensor, k: int) -> None:
+    """`kept` are the k largest of float64 `importance` [time], but for those that lie at the cut itself."""
+    ranked = importance.sort(descending=True).values
+    cut = ranked[k - 1 : k + 1].mean()
+    is_clear = (importance - cut).abs() > 1e-6
+    assert is_clear.sum() > 0.9 * len(importance)
+    is_kept = torch.zeros(len(importance), dtype=torch.bool)
+    is_kept[kept] = True
+    assert int(is_kept.sum()) == k
+    assert torch.equal(is_kept[is_clear], (importance > cut)[is_clear])
+
+
 @pytest.mark.parametrize("name", AGGREGATIONS)
 def test_a_float64_reference_keeps_the_same_positions(name):
     evidence = make_evidence(3, 4, 600, 4)
     importance = AGGREGATIONS[name](evidence.q, evidence.k)
     kept = SELECTORS[name](evidence, 300)
     for row in range(3):
-        cut = importance[row].sort(descending=True).values[299:301].mean()
-        is_clear = (importance[row] - cut).abs() > 1e-6
-        is_kept = torch.zeros(600, dtype=torch.bool)
-        is_kept[kept[row]] = True
-        assert torch.equal(is_kept[is_clear], (importance[row] > cut)[is_clear])
+        assert_same_choice(importance[row], kept[row], 300)
+
+
+def test_a_float64_reference_keeps_the_same_positions_in_every_stretch_of_the_quota():
+    evidence = make_evidence(3, 4, 600, 5)
+    importance = AGGREGATIONS["attention"](evidence.q, evidence.k)
+    kept = SELECTORS["attention-quota"](evidence, 300)
+    for row in range(3):
+        for start in range(0, 600, 60):
+            inside = kept[row][(kept[row] >= start) & (kept[row] < start + 60)]
+            assert_same_choice(importance[row, start : start + 60], inside - start, 30)
+
+
+def test_every_attention_selector_has_a_reference():
+    reading = {name for name, selector in SELECTORS.items() if selector.reads_attention}
+    assert reading == {*AGGREGATIONS, "attention-quota"}
 
 
 def test_ties_go_to_the_earlier_position():
@@ -177,6 +202,17 @@ def test_no_sparsity_is_the_dense_path_bit_for_bit(model_folder):
         assert one.tokens == other.tokens
         assert one.sum_logprob == other.sum_logprob
         assert one.num_positions == 1500
+
+
+def test_the_parts_of_a_window_are_timed_dense_and_sparse(model_folder):
+    engine = Engine.load(model_folder(MINI))
+    windows = [make_speechlike(5.0, 1), make_speechlike(9.0, 2)]
+    dense, sparse = engine.time_parts(windows, level=Level(layer=1, sparsity=0.6), language="en")
+    assert tuple(dense) == tuple(sparse) == PARTS
+    assert [name for name, seconds in dense.items() if seconds == 0] == ["scores and choice"]
+    assert all(seconds > 0 for seconds in sparse.values())
+    with pytest.raises(ValueError, match="layer is 3; with this model it may be 1 to 2"):
+        engine.time_parts(windows, level=Level(layer=3, sparsity=0.6))
 
 
 def test_scores_of_sixteen_windows_of_tiny_take_under_50_megabytes():
