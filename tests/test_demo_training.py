@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipeline.demo.batches import Batch
+from pipeline.demo.batches import Batch, draw_thinning
 from pipeline.demo.export import export_model
-from pipeline.demo.losses import guide_loss
+from pipeline.demo.losses import guide_loss, reach_loss
 from pipeline.demo.muon import orthogonalise
-from pipeline.demo.network import decode, encode
+from pipeline.demo.network import Thinning, Watched, decode, encode
 from pipeline.demo.schedule import default_schedule
 from pipeline.demo.training import Trainer
+from pipeline.engine.sparsify import top_positions
 
 CPU = torch.device("cpu")
 
@@ -64,6 +67,70 @@ def test_our_forward_pass_equals_that_of_transformers(trainer: Trainer) -> None:
     assert torch.allclose(weights[0].sum(-1), torch.ones(1, 4, 4), atol=1e-5)
 
 
+def test_thinned_layers_see_the_kept_positions_alone(trainer: Trainer) -> None:
+    model, encoder = trainer.average, trainer.average.model.encoder
+    torch.manual_seed(0)
+    mel, positions = torch.randn(2, 80, 120), torch.arange(60).expand(2, -1)
+    priority = torch.rand(2, 60)
+    with torch.no_grad():
+        whole = encode(model, mel, positions).low  # after layer 3
+        thin = encode(model, mel, positions, thinning=Thinning(3, 21, priority))
+        for window in range(2):
+            kept = priority[window].topk(21).indices.sort().values
+            assert torch.equal(thin.kept[window], kept)
+            x = whole[window : window + 1, kept]
+            for layer in encoder.layers[3:]:
+                x = layer(x, None)
+            assert torch.allclose(encoder.layer_norm(x)[0], thin.output[window], atol=1e-4)
+    assert torch.equal(thin.low, whole)
+    assert torch.equal(thin.low_kept, positions)
+
+
+def test_thinning_by_attention_keeps_what_the_engine_keeps_most_of(trainer: Trainer) -> None:
+    """Training counts every fourth query, the engine all of them."""
+    model, num_kept = trainer.average, 30
+    torch.manual_seed(0)
+    mel, positions = torch.randn(1, 80, 240), torch.arange(120)[None]
+    with torch.no_grad():
+        kept = encode(model, mel, positions, thinning=Thinning(1, num_kept, None)).kept[0]
+        everything = encode(model, mel, positions, num_watched=120).watched[0].weights
+    exact = top_positions(everything.sum((1, 2)), num_kept)[0]
+    assert len(set(kept.tolist()) & set(exact.tolist())) > 0.8 * num_kept
+
+
+def test_drawn_thinnings_keep_30_to_80_percent_in_every_way() -> None:
+    rng = random.Random(0)
+    drawn = [draw_thinning(rng, 2, 100) for _ in range(60)]
+    assert {thinning.after_layer for thinning in drawn} == {1, 2, 3}
+    assert all(30 <= thinning.num_kept <= 80 for thinning in drawn)
+    ways = {
+        None if thinning.priority is None else len(thinning.priority[0].unique()) == 2 for thinning in drawn
+    }
+    assert ways == {None, True, False}
+
+
+def test_a_thinned_batch_teaches_with_the_labels_of_the_kept_frames(trainer: Trainer) -> None:
+    batch = replace(_batch(trainer), thinning=Thinning(1, 20, torch.rand(2, 50)))
+    first = trainer.learn(batch)
+    for _ in range(9):
+        last = trainer.learn(batch)
+    assert last["frames"] < first["frames"] - 0.3
+    assert last["guide"] < first["guide"]
+
+
+def test_reach_counts_only_speech() -> None:
+    weights = torch.zeros(1, 1, 2, 300)
+    weights[0, 0, 0, 40], weights[0, 0, 1, 299] = 1.0, 1.0  # frame 0 looks near, frame 10 far away
+    frames = torch.arange(300)[None]
+    watched = [Watched(weights, torch.tensor([[0, 10]]), frames)]
+    speech = torch.zeros(1, 300, dtype=torch.bool)
+    assert reach_loss(watched, frames, speech).item() == 0
+    speech[0, 0] = True
+    assert reach_loss(watched, frames, speech).item() == pytest.approx(0.0, abs=1e-3)
+    speech[0, 10] = True
+    assert reach_loss(watched, frames, speech).item() > 4
+
+
 def test_steps_on_one_batch_lower_every_loss(trainer: Trainer) -> None:
     batch = _batch(trainer)
     first = trainer.learn(batch)
@@ -73,6 +140,7 @@ def test_steps_on_one_batch_lower_every_loss(trainer: Trainer) -> None:
     assert last["frames"] < first["frames"] - 0.3
     assert last["phonemes"] < first["phonemes"]
     assert last["guide"] < first["guide"]
+    assert last["places"] < first["places"]
 
 
 def test_a_resumed_run_goes_on_exactly_like_an_undisturbed_one(trainer: Trainer) -> None:

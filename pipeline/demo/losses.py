@@ -47,7 +47,8 @@ class Trainee(nn.Module):
             ),
             "frames": self._frame_loss(encoded.output, batch.frame_tokens.gather(1, encoded.kept)),
             "phonemes": F.cross_entropy(
-                self.phoneme_head(encoded.low).flatten(0, 1).float(), phonemes.flatten()
+                self.phoneme_head(encoded.low[:, ::_FRAME_STRIDE]).flatten(0, 1).float(),
+                phonemes[:, ::_FRAME_STRIDE].flatten(),
             ),
             "places": self._place_loss(encoded.output, batch.frame_positions.gather(1, encoded.kept)),
             "guide": guide_loss(weights, batch.spans, encoded.kept),

@@ -1,7 +1,7 @@
 """Muon for the layer matrices, AdamW for everything else.
 
 Muon: Keller Jordan, "Muon: An optimizer for hidden layers in neural networks" (2024). Matrices of one shape
-are orthogonalised together, in float32: torch's own does it one by one in bfloat16, which CPUs are slow at.
+are orthogonalised together, where torch's own does it one by one, and in bfloat16 only where that is fast.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        self._dtype = dtype
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -48,7 +50,7 @@ class Muon(torch.optim.Optimizer):
                     by_shape.setdefault(tuple(parameter.flatten(1).shape), []).append(parameter)
             for (rows, columns), parameters in by_shape.items():
                 updates = [self._momentum(parameter, group["momentum"]) for parameter in parameters]
-                stacked = orthogonalise(torch.stack(updates))
+                stacked = orthogonalise(torch.stack(updates).to(self._dtype))
                 scale = -group["lr"] * max(1.0, rows / columns) ** 0.5
                 for parameter, update in zip(parameters, stacked, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])

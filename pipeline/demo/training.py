@@ -45,8 +45,9 @@ class Trainer:
         self.trainee = Trainee(build_model(ids), num_classes=ids.first_timestamp).to(device)
         self.average = copy.deepcopy(self.trainee.model).eval()
         matrices, others = split_parameters(self.trainee)
+        dtype = torch.bfloat16 if has_bfloat16(device) else torch.float32
         self.optimizers = (
-            Muon(matrices, lr=schedule.matrix_rate),
+            Muon(matrices, lr=schedule.matrix_rate, dtype=dtype),
             torch.optim.AdamW(others, lr=schedule.other_rate, betas=(0.9, 0.98), weight_decay=0.0),
         )
         self.step = 0
