@@ -9,6 +9,7 @@ import click
 
 from jobs import cli
 from pipeline import config
+from pipeline.adaptive.policy_file import Policy
 from pipeline.config import JobRequest
 from pipeline.job import run_job
 from pipeline.ledger import read_transcripts
@@ -20,16 +21,28 @@ DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--output", required=True, help="Folder, or s3:// URL; the same again goes on with it.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name on the hub, a folder, or demo.")
-@click.option("--sparsity", default="0", callback=cli.parsed(config.parse_sparsity), show_default=True,
-              help="Share of encoder positions dropped, 0 to 0.95.")  # fmt: skip
+@click.option("--sparsity", default=config.ADAPTIVE, callback=cli.parsed(config.parse_sparsity),
+              show_default=True, metavar="adaptive|NUMBER|FILE",
+              help="Share of encoder positions dropped, 0 to 0.95; adaptive or a policy file: as much as "
+              "--wer-budget allows.")  # fmt: skip
+@click.option("--wer-budget", type=click.FloatRange(0, config.MAX_BUDGET, min_open=True),
+              help="How much adaptive may differ from dense, in word edits per dense word.  "
+              f"[default: {config.DEFAULT_BUDGET}]")  # fmt: skip
 @click.option(
-    "--sparsify-layer", default=2, show_default=True, help="Encoder layer after which they are dropped."
+    "--sparsify-layer",
+    type=int,
+    metavar="N",
+    help=f"Encoder layer after which they are dropped.  [default: {config.DEFAULT_LAYER}]",
 )
-@click.option("--selector", default="attention", type=click.Choice(config.SELECTORS), show_default=True,
-              help="The rule that chooses the positions kept.")  # fmt: skip
+@click.option(
+    "--selector",
+    type=click.Choice(config.SELECTORS),
+    help=f"The rule that chooses the positions kept.  [default: {config.DEFAULT_SELECTOR}]",
+)
 @click.option("--language", default="auto", show_default=True, help="A code such as en; auto: by recording.")
 @click.option("--task", default="transcribe", type=click.Choice(config.TASKS), show_default=True)
 @click.option("--initial-prompt", help="Text put before every window, e.g. names to expect.")
+@click.option("--word-timestamps", is_flag=True, help="Store when each word was said.")
 @click.option("--voice-activity", default="on", type=click.Choice(["on", "off"]), show_default=True,
               help="off: consecutive windows of 30 s.")  # fmt: skip
 @click.option("--channels", default="mix", type=click.Choice(config.CHANNELS), show_default=True,
@@ -60,7 +73,8 @@ def transcribe(**given: Any) -> tuple[dict[str, Any], int]:
 
 
 def job_request(given: Mapping[str, Any]) -> JobRequest:
-    """What the options ask for."""
+    """What the options ask for. Raises `OptionError` for options that do not go together."""
+    sparsity = given["sparsity"]
     return JobRequest(
         inputs=given["inputs"],
         output=given["output"],
@@ -68,7 +82,11 @@ def job_request(given: Mapping[str, Any]) -> JobRequest:
         dtype=given["dtype"],
         references=given["references"],
         all_files=given["all_files"],
+        policy=sparsity if isinstance(sparsity, Policy) else None,
         options={
+            **config.sparsity_options(
+                sparsity, given["wer_budget"], given["sparsify_layer"], given["selector"]
+            ),
             "voice_activity": given["voice_activity"] == "on",
             **{name: given[name] for name in ROW_OPTIONS},
         },
@@ -92,7 +110,7 @@ def status(totals: Mapping[str, Any], run: config.RunOptions) -> int:
 
 
 ROW_OPTIONS = (
-    *("sparsity", "sparsify_layer", "selector", "language", "task", "initial_prompt"),
+    *("language", "task", "initial_prompt", "word_timestamps"),
     *("channels", "shard_hours", "max_hours"),
 )
 RUN_OPTIONS = ("batch_size", "gpus_per_actor", "gpu_hour_usd", "max_failed", "retry_failed")

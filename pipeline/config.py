@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pipeline.adaptive.policy_file import Policy, PolicyError, read_policy
 
 if TYPE_CHECKING:
     from pipeline.placed import Transcriber
@@ -30,6 +33,11 @@ SELECTORS = (
 DTYPES = ("auto", "bfloat16", "float32", "int8")
 CHANNELS = ("mix", "split")
 MAX_SPARSITY = 0.95
+ADAPTIVE = "adaptive"
+DEFAULT_LAYER = 2
+DEFAULT_SELECTOR = "attention"
+DEFAULT_BUDGET = 0.01
+MAX_BUDGET = 0.5
 
 Channels = Literal["mix", "split"]
 
@@ -56,12 +64,14 @@ class JobOptions:
     dtype: str
     engine_version: str
     schema_version: int = 1
-    sparsity: float = 0.0
-    sparsify_layer: int = 2
-    selector: str = "attention"
+    sparsity: float | str = 0.0  # a share of positions, `adaptive`, or `policy:` and the hash of a policy
+    wer_budget: float | None = None  # word edits per dense word; None at a fixed sparsity
+    sparsify_layer: int = DEFAULT_LAYER
+    selector: str = DEFAULT_SELECTOR
     language: str = "auto"
     task: str = "transcribe"
     initial_prompt: str | None = None
+    word_timestamps: bool = False
     voice_activity: bool = True
     channels: Channels = "mix"
     shard_hours: float = 1.0
@@ -69,7 +79,9 @@ class JobOptions:
 
     def __post_init__(self) -> None:
         """Check every field whose range does not depend on the model."""
-        check_sparsity(self.sparsity)
+        if not isinstance(self.sparsity, str):
+            check_sparsity(self.sparsity)
+        check_budget(self.sparsity, self.wer_budget)
         _require(self.sparsify_layer >= 1, "sparsify-layer", self.sparsify_layer, "a layer from 1 on")
         _require(self.selector in SELECTORS, "selector", self.selector, " | ".join(SELECTORS))
         _require(self.task in TASKS, "task", self.task, " | ".join(TASKS))
@@ -116,6 +128,7 @@ class JobRequest:
     references: str | None = None
     all_files: bool = False
     recordings: tuple[Recording, ...] | None = None
+    policy: Policy | None = None  # what `--sparsity FILE` holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,14 +159,57 @@ def check_sparsity(value: float) -> None:
     _require(0.0 <= value <= MAX_SPARSITY, "sparsity", value, f"a number from 0 to {MAX_SPARSITY}")
 
 
-def parse_sparsity(text: str) -> float:
-    """Read `--sparsity`, e.g. `0.5`. Raises `OptionError`."""
+def check_budget(sparsity: float | str, budget: float | None) -> None:
+    """Raise `OptionError` unless there is a budget where sparsity is adaptive, and none elsewhere."""
+    if isinstance(sparsity, str):
+        fits = budget is not None and 0.0 < budget <= MAX_BUDGET
+        _require(fits, "wer-budget", budget, f"a number above 0, at most {MAX_BUDGET}")
+    else:
+        _require(budget is None, "wer-budget", budget, f"left out at a fixed sparsity ({sparsity})")
+
+
+def parse_sparsity(text: str) -> float | str | Policy:
+    """Read `--sparsity adaptive|NUMBER|FILE`. Raises `OptionError`."""
+    if text == ADAPTIVE:
+        return text
     try:
         value = float(text)
     except ValueError:
-        raise OptionError(f"--sparsity {text}: must be a number from 0 to {MAX_SPARSITY}") from None
+        return _read_policy(text)
     check_sparsity(value)
     return value
+
+
+def _read_policy(text: str) -> Policy:
+    if not (text.endswith(".json") or os.path.exists(text)):
+        allowed = f"{ADAPTIVE}, a number from 0 to {MAX_SPARSITY}, or a policy file"
+        raise OptionError(f"--sparsity {text}: must be {allowed}")
+    try:
+        return read_policy(text)
+    except PolicyError as error:
+        raise OptionError(f"--sparsity {error}") from error
+
+
+def sparsity_options(
+    sparsity: float | str | Policy, wer_budget: float | None, layer: int | None, selector: str | None
+) -> dict[str, Any]:
+    """The fields of `JobOptions` that say how sparse a job is; None: not asked for.
+
+    Raises `OptionError` for what does not go together.
+    """
+    if isinstance(sparsity, Policy):
+        for name, value in (("sparsify-layer", layer), ("selector", selector)):
+            _require(value is None, name, value, "left out with a policy file, which names its own")
+        sparsity = f"policy:{sparsity.digest()}"
+    if isinstance(sparsity, str) and wer_budget is None:
+        wer_budget = DEFAULT_BUDGET
+    check_budget(sparsity, wer_budget)
+    return {
+        "sparsity": sparsity,
+        "wer_budget": wer_budget,
+        "sparsify_layer": DEFAULT_LAYER if layer is None else layer,
+        "selector": DEFAULT_SELECTOR if selector is None else selector,
+    }
 
 
 def parse_actors(text: str) -> tuple[int | None, int | None]:

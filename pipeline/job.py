@@ -21,6 +21,7 @@ from pipeline.ledger import Ledger, plan_name
 from pipeline.lock import DriverLock
 from pipeline.models import BUNDLED, load_engine, resolve_options
 from pipeline.progress import JobProgress
+from pipeline.rounds import Rounds
 from pipeline.runs import RunRecord, new_run_id, total_wall_s
 from pipeline.sources import Listing, References, list_recordings, read_references
 from pipeline.sources.locations import is_url, without_secrets
@@ -176,12 +177,19 @@ def _work_off(
         workers = cluster.choose_workers(run, len(ledger.units()))
         record.gpus_held = cluster.gpus_held
         cluster.refuse_private_paths([*request.inputs, str(ledger.store.root)])
+        rounds = Rounds(
+            ledger=ledger,
+            options=options,
+            workers=workers,
+            load_engine=partial(run.load or load_engine, options, run, workers),
+        )
+        policy = rounds.open_policy(request.policy)
         with JobProgress(len(ledger.shards()), num_done=len(ledger.done())) as progress:
             number = num_idle = 0
             while units := ledger.units():
                 number += 1
                 state = _state(ledger)
-                _run_round(ledger, units, f"{ledger.stamp.run_id}-{number}", options, run, workers, progress)
+                rounds.transcribe(units, number, policy, progress)
                 ledger.reload()
                 progress.grow(len(ledger.shards()))
                 num_idle = num_idle + 1 if _state(ledger) == state else 0
@@ -189,57 +197,6 @@ def _work_off(
                     raise Unfinished(
                         f"{ledger.store.root}: {num_idle} rounds in a row got no further; see the log"
                     )
-
-
-def _run_round(
-    ledger: Ledger,
-    units: list[Any],
-    round_id: str,
-    options: JobOptions,
-    run: RunOptions,
-    workers: cluster.Workers,
-    progress: JobProgress,
-) -> None:
-    from pipeline.dataflow import run_round
-    from pipeline.reading import ReadOptions
-    from pipeline.stages import Round
-
-    reading = ReadOptions(
-        voice_activity=options.voice_activity,
-        channels=options.channels,
-        max_hours=options.max_hours,
-        shard_hours=options.shard_hours,
-    )
-    markers = run_round(
-        [unit.table() for unit in units],
-        reading=reading,
-        load_engine=partial(run.load or load_engine, options, run, workers),
-        language=options.language,
-        workers=workers,
-        this_round=Round(store=ledger.store, stamp=ledger.stamp, round_id=round_id, node=cluster.this_node),
-    )
-    for marker in markers:
-        row = marker.to_pylist()[0]
-        progress.add(row)
-        attempts.forget_shard(ledger.store, row["shard_id"])
-    isolated = {unit.name() for unit in units if unit.attempt == attempts.MAX_ATTEMPTS}
-    lost = {name: text for name, text in _lost_in(ledger.store, round_id).items() if name in isolated}
-    ledger.commit_pieces(lost, options.model)
-
-
-def _lost_in(store: Store, round_id: str) -> dict[str, str]:
-    """The units that a round lost, and their exceptions, but for those that a lost node took along."""
-    lost = attempts.lost_in(store, round_id)
-    nodes = {found.node for found in lost.values()} - {""}
-    gone = cluster.lost_nodes(nodes) if nodes else set()
-    for name, found in lost.items():
-        cause = f": {found.exception}" if found.exception else ""
-        log.warning("%s: attempt did not come back%s", name, cause)
-    return {
-        name: found.exception
-        for name, found in lost.items()
-        if found.node not in gone or not attempts.excuse(store, name, round_id)
-    }
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline import cluster
-from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
+from pipeline.adaptive.policy_file import Policy
+from pipeline.config import SELECTORS, JobOptions, JobRequest, OptionError, RunOptions
 from pipeline.engine import ENGINE_VERSION
-from pipeline.engine.snapshot import resolve
+from pipeline.engine.snapshot import Snapshot, resolve
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
@@ -29,6 +30,8 @@ def resolve_options(
     auto_dtype = before.get("dtype") or ("bfloat16" if cluster.has_gpus(run) else "float32")
     snapshot = resolve(request.model, revision=hub_revision(request.model, pinned))
     _check_fits_model(request, snapshot.config, snapshot.generation)
+    if request.policy is not None:
+        _check_policy(request, request.policy, snapshot)
     if request.dtype == "int8" and cluster.has_gpus(run):
         raise OptionError("--dtype int8: must be bfloat16 or float32 on GPUs")
     return JobOptions(
@@ -57,6 +60,22 @@ def _check_fits_model(request: JobRequest, config: Mapping[str, Any], generation
         )
 
 
+def _check_policy(request: JobRequest, policy: Policy, snapshot: Snapshot) -> None:
+    """Raise `OptionError` for a policy of other weights: its evidence says nothing of these."""
+    if policy.model_revision != snapshot.revision:
+        raise OptionError(
+            f"--sparsity: the policy is of {policy.model} at {policy.model_revision}, and {request.model} is "
+            f"at {snapshot.revision}; must be adaptive, or a policy that jobs.search made for these weights"
+        )
+    num_layers = snapshot.config["encoder_layers"]
+    for number, level in enumerate(policy.levels, 1):
+        if level.layer > num_layers or level.selector not in SELECTORS:
+            raise OptionError(
+                f"--sparsity: level {number} of the policy has layer {level.layer} and selector "
+                f"{level.selector}; must be layer 1 to {num_layers} and one of {' '.join(SELECTORS)}"
+            )
+
+
 def hub_revision(model: str, revision: str | None) -> str | None:
     """The revision to ask the hub for; None for a folder, which has only what is in it."""
     return None if model == BUNDLED or os.path.isdir(model) else revision
@@ -73,7 +92,8 @@ def load_engine(options: JobOptions, run: RunOptions, workers: cluster.Workers) 
     engine_options = EngineOptions(
         task=options.task,
         initial_prompt=options.initial_prompt,
-        sparsity=options.sparsity,
+        word_timestamps=options.word_timestamps,
+        sparsity=0.0 if isinstance(options.sparsity, str) else options.sparsity,
         sparsify_layer=options.sparsify_layer,
         selector=options.selector,
         batch_size=run.batch_size or "auto",

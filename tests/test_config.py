@@ -5,9 +5,13 @@ from dataclasses import fields, replace
 import pytest
 
 from pipeline import config
+from pipeline.adaptive.policy_file import Policy, write_policy
 from pipeline.config import JobOptions, OptionError
+from pipeline.engine.policy import Level
 
 OPTIONS = JobOptions(model="demo", model_revision="r", dtype="float32", engine_version="1")
+ADAPTIVE = {"sparsity": "adaptive", "wer_budget": 0.01}
+POLICY = Policy(model="demo", model_revision="r", levels=(Level(share=1.0),), start=1)
 OTHER = {
     **{"model": "x", "model_revision": "y", "dtype": "bfloat16", "engine_version": "2", "schema_version": 2},
     **{"sparsity": 0.5, "sparsify_layer": 3, "selector": "stride", "language": "de", "task": "translate"},
@@ -22,10 +26,22 @@ OTHER = {
 
 
 def test_every_option_changes_the_fingerprint():
-    assert OTHER.keys() == {field.name for field in fields(JobOptions)}
+    assert OTHER.keys() == {field.name for field in fields(JobOptions)} - {"wer_budget"}
     prints = {replace(OPTIONS, **{name: value}).fingerprint() for name, value in OTHER.items()}
     assert len(prints) == len(OTHER)
     assert OPTIONS.fingerprint() not in prints
+
+
+def test_the_kind_of_adaptive_sparsity_and_its_budget_change_the_fingerprint():
+    kinds = [
+        ADAPTIVE,
+        ADAPTIVE | {"wer_budget": 0.02},
+        config.sparsity_options(POLICY, 0.01, None, None),
+        config.sparsity_options(replace(POLICY, start=0), 0.01, None, None),
+    ]
+    assert len({replace(OPTIONS, **kind).fingerprint() for kind in [{}, *kinds]}) == 5
+    message = replace(OPTIONS, **kinds[1]).difference(replace(OPTIONS, **ADAPTIVE).as_dict())
+    assert message == "--wer-budget: 0.01 there, 0.02 now"
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -75,10 +91,45 @@ def test_a_batch_size_is_a_number_from_one_on(text):
         config.parse_batch_size(text)
 
 
-def test_sparsity_is_a_number_below_one():
+def test_sparsity_is_adaptive_a_number_or_a_policy_file(tmp_path):
+    write_policy(tmp_path / "policy.json", POLICY)
+    assert config.parse_sparsity("adaptive") == "adaptive"
     assert config.parse_sparsity("0.5") == 0.5
-    with pytest.raises(OptionError, match="--sparsity adaptive"):
-        config.parse_sparsity("adaptive")
+    assert config.parse_sparsity(str(tmp_path / "policy.json")) == POLICY
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("most", "--sparsity most: must be adaptive, a number from 0 to 0.95, or a policy file"),
+        ("none.json", r"--sparsity none\.json: cannot be read: No such file"),
+        ("0.99", "--sparsity 0.99: must be a number from 0 to 0.95"),
+        ("nan", "--sparsity nan: must be a number"),
+    ],
+)
+def test_another_sparsity_is_refused_in_one_line(text, message):
+    with pytest.raises(OptionError, match=message):
+        config.parse_sparsity(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0.5, 0.01, None, None), r"--wer-budget 0\.01: must be left out at a fixed sparsity"),
+        (("adaptive", 0.0, None, None), r"--wer-budget 0\.0: must be a number above 0"),
+        (("adaptive", float("nan"), None, None), "--wer-budget nan"),
+        ((POLICY, None, 2, None), "--sparsify-layer 2: must be left out with a policy file"),
+        ((POLICY, None, None, "stride"), "--selector stride: must be left out with a policy file"),
+    ],
+)
+def test_options_of_sparsity_that_do_nothing_are_refused(arguments, message):
+    with pytest.raises(OptionError, match=message):
+        config.sparsity_options(*arguments)
+
+
+def test_the_budget_is_one_in_a_hundred_unless_it_is_given():
+    assert config.sparsity_options("adaptive", None, None, None)["wer_budget"] == 0.01
+    assert config.sparsity_options(0.0, None, None, None)["wer_budget"] is None
 
 
 def test_the_selectors_are_those_of_the_engine():

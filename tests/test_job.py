@@ -203,7 +203,7 @@ def test_other_options_on_the_same_output_are_refused_by_name(folder, undisturbe
     done = transcribe(
         folder, "--model", "demo", "--output", output, *SMALL_SHARDS, "--sparsity", 0.5, status=2
     )
-    assert "--sparsity: 0.0 there, 0.5 now" in error_line(done)
+    assert "--sparsity: adaptive there, 0.5 now" in error_line(done)
     assert files(output) == before
 
 
@@ -215,7 +215,7 @@ def test_other_inputs_on_the_same_output_are_refused(undisturbed, tmp_path):
 
 def test_a_wrong_option_is_one_line_that_names_it(folder, tmp_path):
     done = transcribe(folder, "--output", tmp_path / "out", "--sparsity", "most", status=2)
-    assert "--sparsity most: must be a number from 0 to 0.95" in error_line(done)
+    assert "--sparsity most: must be adaptive, a number from 0 to 0.95, or a policy file" in error_line(done)
     done = transcribe(folder, "--output", tmp_path / "out", "--speed", "high", status=2)
     assert "--speed" in error_line(done)
     assert not (tmp_path / "out").exists()

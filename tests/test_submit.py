@@ -97,7 +97,7 @@ def test_a_submitted_job_transcribes_and_its_status_is_that_of_the_job(head, tmp
     assert json.loads((tmp_path / "out" / "_SUCCESS").read_text())["num_ok"] == 1
     refused = submit(head, *arguments, "--sparsity", 0.5)
     assert refused.returncode == 1
-    assert "--sparsity: 0.0 there, 0.5 now" in refused.stdout
+    assert "--sparsity: adaptive there, 0.5 now" in refused.stdout
 
 
 def test_the_head_takes_no_job_without_the_token(head, tmp_path):

@@ -97,11 +97,12 @@ class LevelEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Where the ladder is entered, and why."""
+    """Where the ladder is entered, and why. `ladder` are its levels as a policy file has them."""
 
     start: int
     reason: str
     error_level: float
+    ladder: tuple[dict[str, Any], ...] = ()
     levels: tuple[LevelEvidence, ...] = ()
 
     def as_json(self) -> bytes:
@@ -109,9 +110,10 @@ class Decision:
         return json.dumps(asdict(self), indent=2).encode()
 
 
-def stored_start(content: bytes) -> int:
-    """The rung that a stored decision starts on."""
-    return int(json.loads(content)["start"])
+def stored_decision(content: bytes) -> tuple[tuple[Level, ...], int]:
+    """The ladder of a stored decision and the rung that it starts on."""
+    stored = json.loads(content)
+    return tuple(Level.from_dict(level) for level in stored["ladder"]), stored["start"]
 
 
 def too_small(reason: str) -> Decision:

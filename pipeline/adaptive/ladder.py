@@ -8,8 +8,6 @@ from pipeline.engine.policy import Level
 # said in; each further level is about a sixth sparser, so that a step changes the loss by little more than
 # the sample can tell apart. Below one half the retries cost more than the positions save (docs/sparsity.md).
 SHARES = (1.2, 1.0, 0.85, 0.7, 0.55)
-DEFAULT_LAYER = 2
-DEFAULT_SELECTOR = "attention"
 
 
 def default_ladder(layer: int, selector: str) -> tuple[Level, ...]:

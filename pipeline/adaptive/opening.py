@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from pipeline.adaptive.calibration import (
     decide,
     draws_of,
     sample_name,
-    stored_start,
+    stored_decision,
     too_small,
 )
 from pipeline.adaptive.policy_file import Policy
@@ -79,13 +80,15 @@ def open_calibrated(
         else:
             hours = sampling.MIN_WORDS / sampling.MAX_WORDS_PER_S / sampling.MAX_SHARE / 3600
             decision = too_small(f"the job has less than {hours:.0f} h of audio")
-        store.publish(DECISION, decision.as_json())
-        content = store.read(DECISION) or decision.as_json()
+        decision = replace(decision, ladder=tuple(level.as_dict() for level in ladder))
+        content = decision.as_json()
+        store.publish(DECISION, content)
         _log(decision, budget)
+    ladder, start = stored_decision(content)
     rows = read_sample(store)
     return RunningPolicy(
         ladder=ladder,
-        start=stored_start(content),
+        start=start,
         budget=budget,
         share=sampling.shadow_share(plan),
         salt=plan_hash,
