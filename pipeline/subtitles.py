@@ -27,11 +27,12 @@ CLAUSE_ENDS = (",", ";", ":", "،", "、", "，")  # noqa: RUF001
 
 @dataclass(frozen=True)
 class Word:
-    """A word, or as much of one as fits on a line. Times in seconds."""
+    """A word, or as much of one as fits on a line. Times in seconds; `gap` stands before it on its line."""
 
     start_s: float
     end_s: float
     text: str
+    gap: str = " "
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def _timed(words: Sequence[Mapping[str, Any]], start_s: float, end_s: float) -> 
     for word in words:
         begin = min(max(begin, word["start_s"]), end_s)
         end = min(max(begin, word["end_s"]), end_s)
-        found += _pieces(clean(word["word"]), begin, end)
+        gap = " " if word["word"].startswith(" ") or not found else ""
+        found += _pieces(clean(word["word"]), begin, end, gap)
         begin = end
     return found
 
@@ -127,18 +129,18 @@ def _interpolated(text: str, start_s: float, end_s: float) -> list[Word]:
     return words
 
 
-def _pieces(word: str, start_s: float, end_s: float) -> list[Word]:
+def _pieces(word: str, start_s: float, end_s: float, gap: str = " ") -> list[Word]:
     """A word, cut where it is longer than a line, as a text without spaces is."""
     if width(word) <= MAX_COLUMNS:
-        return [Word(start_s, end_s, word)]
+        return [Word(start_s, end_s, word, gap)]
     half = len(word) // 2
     middle_s = (start_s + end_s) / 2
-    return _pieces(word[:half], start_s, middle_s) + _pieces(word[half:], middle_s, end_s)
+    return _pieces(word[:half], start_s, middle_s, gap) + _pieces(word[half:], middle_s, end_s, "")
 
 
 def _split(words: Sequence[Word], channel: int) -> list[Cue]:
     """One cue if the words fit into one, else the cues of two parts of about equal length."""
-    lines = break_lines([word.text for word in words])
+    lines = break_lines(words)
     start_s, end_s = words[0].start_s, words[-1].end_s
     if lines is not None and (end_s - start_s <= MAX_CUE_S or len(words) == 1):
         return [Cue(start_s, min(end_s, start_s + MAX_CUE_S), lines, channel)]
@@ -157,14 +159,18 @@ def _middle(words: Sequence[Word]) -> int:
     return 1 + costs.index(min(costs))
 
 
-def break_lines(words: Sequence[str]) -> tuple[str, ...] | None:
+def _line(words: Sequence[Word]) -> str:
+    return "".join(word.gap + word.text for word in words).strip()
+
+
+def break_lines(words: Sequence[Word]) -> tuple[str, ...] | None:
     """Words on one line, or on two of about equal length; None if they do not fit."""
-    whole = " ".join(words)
+    whole = _line(words)
     if width(whole) <= MAX_COLUMNS:
         return (whole,)
     if width(whole) > MAX_LINES * MAX_COLUMNS + 1:
         return None
-    breaks = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
+    breaks = [(_line(words[:i]), _line(words[i:])) for i in range(1, len(words))]
     best = min(breaks, key=lambda pair: max(map(width, pair)), default=None)
     return best if best is not None and max(map(width, best)) <= MAX_COLUMNS else None
 

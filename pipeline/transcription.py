@@ -6,13 +6,23 @@ import math
 import socket
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pipeline.adaptive.shadow import Shadow, ShardLevel, cast_shadow
-from pipeline.placed import PlacedResult, Transcriber, join_text, placed_windows, transcribe_windows
+from pipeline.placed import (
+    PlacedResult,
+    PlacedWindow,
+    Transcriber,
+    join_text,
+    placed_windows,
+    transcribe_windows,
+)
 from pipeline.schema import SHARD_RESULT, TRANSCRIPTS, table_of
+
+if TYPE_CHECKING:
+    from pipeline.engine.results import Segment
 
 
 def transcribe_shard(
@@ -98,9 +108,24 @@ def _segments(results: list[PlacedResult]) -> list[dict[str, Any]]:
             "compression_ratio": segment.compression_ratio,
             "sparsity": result.sparsity,
             "fallback": result.fallback,
-            "words": None,
+            "words": _words(window, segment),
         }
         for index, (window, result, segment) in enumerate(placed)
+    ]
+
+
+def _words(window: PlacedWindow, segment: Segment) -> list[dict[str, Any]] | None:
+    """The words of a segment at their times in the recording."""
+    if segment.words is None:
+        return None
+    return [
+        {
+            "start_s": round(window.start_s + word.start_s, 3),
+            "end_s": round(min(window.start_s + word.end_s, window.end_s), 3),
+            "word": word.word,
+            "probability": word.probability,
+        }
+        for word in segment.words
     ]
 
 

@@ -17,6 +17,7 @@ OTHER = {
     **{"sparsity": 0.5, "sparsify_layer": 3, "selector": "stride", "language": "de", "task": "translate"},
     **{
         "initial_prompt": "p",
+        "word_timestamps": True,
         "voice_activity": False,
         "channels": "split",
         "shard_hours": 0.5,

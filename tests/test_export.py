@@ -112,6 +112,15 @@ def test_words_with_times_give_the_cues_their_times():
     ]
 
 
+def test_words_written_without_spaces_are_shown_without_spaces():
+    words = [
+        {"start_s": float(i), "end_s": i + 1.0, "word": word, "probability": 1.0}
+        for i, word in enumerate(["東京", "都は", "大きい。"])
+    ]
+    found = subtitles.cues([segment("東京都は大きい。", 0.0, 3.0, words=words)])
+    assert [cue.lines for cue in found] == [("東京都は大きい。",)]
+
+
 def test_lines_break_in_the_middle_and_cues_after_a_sentence():
     first = "This is the first sentence of the two, it is long enough."
     text = f"{first} And this is the second one of them, as long."

@@ -1,8 +1,11 @@
 """From a decoded shard to transcript rows: nothing dropped, times of the recording, errors apart."""
 
+from dataclasses import replace
+
 import pytest
 from fakes import RATE, FakeEngine, audio_table, read_recording, result
 
+from pipeline.engine import Word
 from pipeline.placed import MAX_RESUMES
 from pipeline.schema import SHARD_RESULT
 from pipeline.transcription import transcribe_shard
@@ -19,6 +22,16 @@ def run(recordings, windows, engine, language="en"):
 def test_segment_times_are_those_of_the_recording(fake_engine):
     row = run([read_recording()], WHOLE, fake_engine)
     assert [(s["start_s"], s["end_s"]) for s in row["transcripts"][0]["segments"]] == [(10.5, 12.0)]
+
+
+def test_word_times_are_those_of_the_recording():
+    heard = result("hi")
+    words = (Word(start_s=0.5, end_s=1.25, word=" hi", probability=0.5),)
+    timed = replace(heard, segments=(replace(heard.segments[0], words=words),))
+    row = run([read_recording()], WHOLE, FakeEngine(answer=lambda samples, language: timed))
+    assert row["transcripts"][0]["segments"][0]["words"] == [
+        {"start_s": 10.5, "end_s": 11.25, "word": " hi", "probability": 0.5}
+    ]
 
 
 def test_a_recording_without_speech_is_ok_and_empty(fake_engine):

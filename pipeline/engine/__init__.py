@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engine.results import Segment, WindowResult
+from pipeline.engine.results import Segment, WindowResult, Word
 from pipeline.engine.snapshot import ModelNotFound
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ NEED_TORCH = {"Engine": "engine", "EngineOptions": "options"}
 # Raised whenever the same window, model and options may give another text.
 ENGINE_VERSION = "1"
 
-__all__ = ["ENGINE_VERSION", "Engine", "EngineOptions", "ModelNotFound", "Segment", "WindowResult"]
+__all__ = ["ENGINE_VERSION", "Engine", "EngineOptions", "ModelNotFound", "Segment", "WindowResult", "Word"]
 
 
 def __getattr__(name: str) -> Any:
