@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Where there is no NVIDIA GPU, the CPU build of torch is enough and a tenth of the size.
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch>=2.11,<2.14' || echo 'torch==2.13.0')
 
-.PHONY: demo test lint clean
+.PHONY: demo test chaos lint clean
 
 demo: .venv/installed
 	$(BIN)/python -m jobs.transcribe pipeline/demo/speech --model demo --output out/demo \
@@ -12,6 +12,11 @@ demo: .venv/installed
 
 test: .venv/tested
 	$(BIN)/python -m pytest
+
+# Faults of every kind for MINUTES minutes, and a table of what came of them.
+MINUTES ?= 30
+chaos: .venv/tested
+	$(BIN)/python tests/chaos/run.py --minutes $(MINUTES)
 
 lint: .venv/tested
 	$(BIN)/ruff check .

@@ -1,0 +1,268 @@
+"""Jobs on a Ray cluster whose drivers, workers, actors and nodes are killed while they work."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from small_cluster import SmallCluster, kill
+from undisturbed import SHARD_HOURS, Tally, committed_files, compare, make_recordings, rewritten, rows_of
+
+from pipeline.commit import parquet_table
+from pipeline.schema import METRICS
+from pipeline.storage import store_at
+
+DRIVER = Path(__file__).with_name("driver.py")
+ACTOR, WORKERS = "TranscribeShard", ("MapBatches(read_shard)", "MapBatches(commit_result)", "ray::IDLE")
+START_S = 240.0  # until the first shard is committed, on a machine that has much else to do
+RUN_S = 900.0
+STOP_S = 30.0
+
+
+class Stuck(AssertionError):
+    """A job did not get to where a fault was to hit it."""
+
+
+class Bench:
+    """A cluster, a small input, and the rows that an undisturbed job makes of it."""
+
+    def __init__(self, scratch: Path, cluster: SmallCluster, *, num_recordings: int, seed: int) -> None:
+        self.cluster, self.rng = cluster, random.Random(seed)
+        self._scratch, self._number = scratch, 0
+        self.folder = make_recordings(scratch / "in", num_recordings)
+        self.environment = os.environ | {"RAY_ADDRESS": cluster.address}
+        output = self.new_output()
+        started = time.monotonic()
+        assert self.run(output) == 0, self.log(output)
+        self.run_s = time.monotonic() - started
+        self.expected, torn = rows_of(output)
+        assert len(self.expected) == num_recordings
+        assert not torn
+
+    def new_output(self) -> str:
+        """The name of an output that no job has used."""
+        self._number += 1
+        return str(self._scratch / f"out-{self._number:03d}")
+
+    def log(self, output: str) -> str:
+        """What the drivers of an output said."""
+        return Path(f"{output}.log").read_text()
+
+    def start(self, output: str) -> subprocess.Popen[bytes]:
+        """Start a driver."""
+        with open(f"{output}.log", "ab") as log:
+            return subprocess.Popen(
+                self.command(output), env=self.environment, stdout=subprocess.DEVNULL, stderr=log
+            )
+
+    def command(self, output: str) -> list[str]:
+        """The command of a driver."""
+        arguments = ["--output", output, "--model", "demo", "--language", "en", "--voice-activity", "off"]
+        arguments += ["--shard-hours", str(SHARD_HOURS), "--actors", "2", "--gpus-per-actor", "0"]
+        return [sys.executable, str(DRIVER), str(self.folder), *arguments]
+
+    def run(self, output: str) -> int:
+        """Run a driver to its end. Returns its status."""
+        return self.start(output).wait(RUN_S)
+
+    def wait_for_commits(self, output: str, more_than: int, process: subprocess.Popen[bytes]) -> bool:
+        """Wait until so many shards are committed; False if the driver ended before. Raises `Stuck`."""
+        deadline = time.monotonic() + START_S
+        while num_commits(output) <= more_than:
+            if process.poll() is not None:
+                return False
+            if time.monotonic() > deadline:
+                process.kill()
+                raise Stuck(f"{output}: no shard was committed within {START_S:.0f} s")
+            time.sleep(0.02)
+        return True
+
+    def judge(
+        self, output: str, faults: int, *, resumes: int, before: dict[str, object] | None = None
+    ) -> Tally:
+        """Finish a disturbed job with at most so many further runs, and compare it."""
+        survived = store_at(output).read("_SUCCESS") is not None
+        for _ in range(resumes):
+            survived = survived or self.run(output) == 0
+        tally = compare(output, self.expected)
+        tally.faults, tally.survived = faults, faults if survived else 0
+        tally.touched = rewritten(before or {}, output)
+        if not tally.clean:
+            tally.notes.append(f"{output}: see {output}.log")
+        return tally
+
+
+def num_commits(output: str) -> int:
+    """How many shards of a local output are committed."""
+    return len(list(Path(output).glob("metrics/*.parquet")))
+
+
+@contextmanager
+def running(bench: Bench, output: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A driver that is surely gone afterwards."""
+    process = bench.start(output)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def kill_drivers(bench: Bench, number: int) -> Tally:
+    """SIGKILL to the driver at random times after it committed something more, run after run."""
+    total = Tally()
+    while number > 0:
+        output, faults = bench.new_output(), 0
+        before: dict[str, object] = {}
+        while number > 0:
+            with running(bench, output) as process:
+                if not bench.wait_for_commits(output, num_commits(output), process):
+                    break
+                time.sleep(bench.rng.uniform(0.0, 1.0))
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+                    faults, number = faults + 1, number - 1
+                before |= {k: v for k, v in committed_files(output).items() if k not in before}
+        total += bench.judge(output, faults, resumes=1, before=before)
+    return total
+
+
+def kill_workers(bench: Bench, number: int, *kinds: str) -> Tally:
+    """SIGKILL to processes of the workers while a job runs; it must end well all the same."""
+    total = Tally()
+    while number > 0:
+        output, faults = bench.new_output(), 0
+        with running(bench, output) as process:
+            bench.wait_for_commits(output, 0, process)
+            before = committed_files(output)
+            while number > 0 and process.poll() is None:
+                victims = bench.cluster.workers(*kinds)
+                if victims and kill(bench.rng.choice(victims)):
+                    faults, number = faults + 1, number - 1
+                time.sleep(bench.rng.uniform(0.3, 2.0))
+            process.wait(RUN_S)
+        if not faults:
+            raise Stuck(f"{output}: there was nothing to kill")
+        total += bench.judge(output, faults, resumes=0, before=before)
+    return total
+
+
+def kill_actors(bench: Bench, number: int) -> Tally:
+    """SIGKILL to the actors that hold the model."""
+    return kill_workers(bench, number, ACTOR)
+
+
+def kill_readers_and_committers(bench: Bench, number: int) -> Tally:
+    """SIGKILL to the processes of the other stages."""
+    return kill_workers(bench, number, *WORKERS)
+
+
+def kill_nodes(bench: Bench, number: int) -> Tally:
+    """Nodes are killed with all that runs on them, each replaced by a late one, which must be used."""
+    output, late, faults = bench.new_output(), [], 0
+    with running(bench, output) as process:
+        for _ in range(number):
+            if not bench.wait_for_commits(output, num_commits(output), process):
+                break
+            bench.cluster.kill_node(bench.rng.randrange(len(bench.cluster.nodes)))
+            faults += 1
+            late.append(bench.cluster.add_node())
+            bench.cluster.nodes.append(late[-1])
+        process.wait(RUN_S)
+    tally = bench.judge(output, faults, resumes=0)
+    if not devices(output) & {f"cpu:{node.node_id}" for node in late}:
+        tally.notes.append(f"{output}: no late node was used")
+        tally.survived -= 1
+    return tally
+
+
+def devices(output: str) -> set[str]:
+    """The devices that the shards of an output were transcribed on."""
+    store = store_at(output)
+    markers = (parquet_table(store.read(name) or b"", METRICS) for name in store.names("metrics"))
+    return {marker.column("device")[0].as_py() for marker in markers}
+
+
+def start_two_drivers(bench: Bench, number: int) -> Tally:
+    """Two drivers start at once on one output: one does the work, the other says so and ends with 1."""
+    total = Tally()
+    for _ in range(number):
+        output = bench.new_output()
+        with running(bench, output) as one, running(bench, output) as other:
+            statuses = sorted([one.wait(RUN_S), other.wait(RUN_S)])
+        tally = bench.judge(output, 1, resumes=0)
+        if statuses != [0, 1] or "works on it" not in bench.log(output):
+            tally.survived = 0
+            tally.notes.append(f"{output}: two drivers ended with {statuses}")
+        total += tally
+    return total
+
+
+def terminate_drivers(bench: Bench, number: int) -> Tally:
+    """SIGTERM: the driver ends with 1 within 30 s, and the next one goes on."""
+    total = Tally()
+    for _ in range(number):
+        output = bench.new_output()
+        with running(bench, output) as process:
+            if not bench.wait_for_commits(output, 0, process):
+                continue
+            time.sleep(bench.rng.uniform(0.0, 1.0))
+            before, started = committed_files(output), time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            status = process.wait(120)
+            took_s = time.monotonic() - started
+        tally = bench.judge(output, 1, resumes=1, before=before)
+        if status not in (0, 1) or took_s > STOP_S:
+            tally.survived = 0
+            tally.notes.append(f"{output}: SIGTERM ended it with {status} after {took_s:.0f} s")
+        total += tally
+    return total
+
+
+def stop_submitted_jobs(bench: Bench, number: int) -> Tally:
+    """`ray job stop` ends a submitted job within 30 s, and the next driver goes on."""
+    total = Tally()
+    ray = [str(Path(sys.executable).with_name("ray")), "job"]
+    environment = {k: v for k, v in bench.environment.items() if k != "RAY_ADDRESS"}
+    environment["RAY_API_SERVER_ADDRESS"] = str(bench.cluster.jobs_url)
+    for _ in range(number):
+        output = bench.new_output()
+        name = Path(output).name
+        submit = [*ray, "submit", "--no-wait", "--submission-id", name, "--", *bench.command(output)]
+        subprocess.run(submit, env=environment, check=True, capture_output=True, timeout=RUN_S)
+        deadline = time.monotonic() + START_S
+        while not num_commits(output):
+            if time.monotonic() > deadline:
+                raise Stuck(f"{output}: the submitted job committed nothing within {START_S:.0f} s")
+            time.sleep(0.05)
+        before, started = committed_files(output), time.monotonic()
+        stopped = subprocess.run([*ray, "stop", name], env=environment, check=False, capture_output=True)
+        took_s = time.monotonic() - started
+        tally = bench.judge(output, 1, resumes=1, before=before)
+        if stopped.returncode or took_s > STOP_S:
+            tally.survived = 0
+            tally.notes.append(f"{output}: ray job stop ended with {stopped.returncode} after {took_s:.0f} s")
+        total += tally
+    return total
+
+
+Scenario = Callable[[Bench, int], Tally]
+
+SCENARIOS: dict[str, Scenario] = {
+    "driver killed": kill_drivers,
+    "actor killed": kill_actors,
+    "worker killed": kill_readers_and_committers,
+    "node killed": kill_nodes,
+    "two drivers": start_two_drivers,
+    "SIGTERM": terminate_drivers,
+    "ray job stop": stop_submitted_jobs,
+}

@@ -1,0 +1,106 @@
+"""A Ray cluster on this machine for jobs that are disturbed, and the processes in it that may be killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from pathlib import Path
+
+from ray.cluster_utils import Cluster
+
+NODE_CPUS = 2
+OBJECT_STORE_BYTES = 120 << 20
+# A node that was killed is missed after 8 s instead of 15.
+HEALTH_CHECKS = {"health_check_period_ms": 1000, "health_check_failure_threshold": 8}
+
+
+class SmallCluster:
+    """A head that takes no work and nodes of two CPUs; use it as a context manager.
+
+    Only processes of its own nodes are ever killed.
+    """
+
+    def __init__(self, num_nodes: int = 2, *, takes_jobs: bool = False) -> None:
+        self._folder = tempfile.mkdtemp(prefix="ray-")
+        head = {"num_cpus": 0, "_system_config": HEALTH_CHECKS, "temp_dir": self._folder}
+        self.jobs_url = None
+        if takes_jobs:
+            port = _free_port()
+            self.jobs_url = f"http://127.0.0.1:{port}"
+            head |= {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+        self._cluster = Cluster(initialize_head=True, head_node_args={**self._settings(), **head})
+        self.nodes = [self.add_node() for _ in range(num_nodes)]
+
+    def __enter__(self) -> SmallCluster:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._cluster.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @staticmethod
+    def _settings() -> dict[str, object]:
+        return {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+
+    @property
+    def address(self) -> str:
+        """What `RAY_ADDRESS` must be for a driver to use this cluster."""
+        return self._cluster.address
+
+    def add_node(self) -> object:
+        """Let a node of two CPUs join."""
+        return self._cluster.add_node(num_cpus=NODE_CPUS, **self._settings())
+
+    def kill_node(self, number: int) -> str:
+        """Kill a node with all its processes. Returns its id."""
+        node = self.nodes.pop(number)
+        workers = _children(_raylet_pid(node))
+        self._cluster.remove_node(node, allow_graceful=False)
+        for pid, _ in workers:  # a machine that is gone takes its workers along at once
+            kill(pid)
+        return node.node_id
+
+    def workers(self, *kinds: str) -> list[int]:
+        """Processes of the nodes that run a task or an actor whose name has one of `kinds` in it."""
+        found = []
+        for node in self.nodes:
+            for pid, name in _children(_raylet_pid(node)):
+                if name.startswith("ray::") and any(kind in name for kind in kinds):
+                    found.append(pid)
+        return sorted(found)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def kill(pid: int) -> bool:
+    """Kill a process; False if it ended before."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _raylet_pid(node: object) -> int:
+    return node.all_processes["raylet"][0].process.pid
+
+
+def _children(parent: int) -> list[tuple[int, str]]:
+    """The processes that a process started, with their names."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            ppid = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            name = (folder / "cmdline").read_text().replace("\0", " ").strip()
+        except (OSError, ValueError):
+            continue
+        if ppid == parent:
+            found.append((int(folder.name), name))
+    return found
