@@ -59,7 +59,9 @@ def read_shard(plan: pa.Table, *, options: ReadOptions, this_round: Round) -> pa
     """Decode one shard: a row of `SHARD_PLAN` in, a row of `SHARD_AUDIO` out."""
     row = _only_row(plan)
     if this_round.policy is not None:
-        refuse_if_stalled(row["shard_id"], this_round.store, this_round.round_id)
+        refuse_if_stalled(
+            row["shard_id"], this_round.policy, this_round.store, this_round.round_id
+        )
     unit = attempts.unit_of(row["shard_id"], row["attempt"], row["rows"])
     with this_round.marked(unit):
         audio = _reader(options).read(row["shard_id"], row["attempt"], row["rows"])

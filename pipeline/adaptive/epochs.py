@@ -9,23 +9,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pipeline.adaptive import bounds, sampling
 from pipeline.adaptive.running import FOLDER, Draws, RunningPolicy
 from pipeline.storage import Store
 
-EPOCH_SHARDS = 64
 LAG = 2  # epochs: while one is committed the next one runs
 LOOK_GROWTH = 1.5  # a look is worth its share of the error level once the shadow has grown by half
 
 log = logging.getLogger("earshard")
-
-
-def epoch_of(shard_id: int) -> int:
-    """The epoch of a shard."""
-    return shard_id // EPOCH_SHARDS
 
 
 def epoch_name(epoch: int) -> str:
@@ -56,7 +50,7 @@ class EpochLevel:
     epoch: int
     rung: int
     num_looks: int = 0
-    next_look_words: int = sampling.MIN_WORDS
+    next_look_words: int = field(default_factory=lambda: sampling.MIN_WORDS)
     look: Look | None = None
 
     def as_json(self) -> bytes:
@@ -133,7 +127,7 @@ class Epochs:
 
     def publish(self, num_shards: int) -> None:
         """Write the levels of the epochs of the first `num_shards` shards, as far as they are decided."""
-        while len(self._levels) <= epoch_of(num_shards - 1):
+        while len(self._levels) <= self._policy.epoch_of(num_shards - 1):
             level = self._next()
             if level is None:
                 return
@@ -144,7 +138,7 @@ class Epochs:
         content = self._store.read(epoch_name(epoch))
         if content is not None:
             return read_epoch(content)
-        num_seen = max(0, epoch - LAG + 1) * EPOCH_SHARDS
+        num_seen = max(0, epoch - LAG + 1) * self._policy.epoch_shards
         if self._num_leading < num_seen:
             return None
         level = EpochLevel(epoch=0, rung=self._policy.start)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pipeline.adaptive.epochs import LAG, epoch_name, epoch_of, read_epoch
+from pipeline.adaptive.epochs import LAG, epoch_name, read_epoch
 from pipeline.adaptive.running import RunningPolicy
 from pipeline.adaptive.shadow import ShardLevel
 from pipeline.storage import Store
@@ -24,25 +24,22 @@ def level_of(shard_id: int, policy: RunningPolicy, store: Store, round_id: str) 
     """The level of a shard, waited for. Raises `Stalled`."""
     if policy.start == 0:
         return policy.shard_level(0)
-    deadline = time.monotonic() + WAIT_S
-    while (content := store.read(epoch_name(epoch_of(shard_id)))) is None:
+    name, deadline = epoch_name(policy.epoch_of(shard_id)), time.monotonic() + WAIT_S
+    while (content := store.read(name)) is None:
         if time.monotonic() > deadline:
             store.replace(f"{STALLED}/{round_id}", b"")
-        refuse_if_stalled(shard_id, store, round_id)
+        refuse_if_stalled(shard_id, policy, store, round_id)
         time.sleep(POLL_S)
     return policy.shard_level(read_epoch(content).rung)
 
 
-def refuse_if_stalled(shard_id: int, store: Store, round_id: str) -> None:
+def refuse_if_stalled(shard_id: int, policy: RunningPolicy, store: Store, round_id: str) -> None:
     """Raise `Stalled` where another shard of this round has waited in vain and this one would."""
-    epoch = epoch_of(shard_id)
-    if (
-        epoch < LAG
-        or store.read(f"{STALLED}/{round_id}") is None
-        or store.read(epoch_name(epoch)) is not None
-    ):
+    epoch = policy.epoch_of(shard_id)
+    if policy.start == 0 or epoch < LAG or store.read(f"{STALLED}/{round_id}") is None:
         return
-    raise Stalled(f"shard {shard_id}: its level waits for a shard that was lost; left to the next round")
+    if store.read(epoch_name(epoch)) is None:
+        raise Stalled(f"shard {shard_id}: its level waits for a shard that was lost; left to the next round")
 
 
 def forget_stall(store: Store, round_id: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.adaptive.shadow import ShardLevel
 from pipeline.engine.policy import Level
 
 FOLDER = "policy"
+EPOCH_SHARDS = 64
 
 Draws = tuple[tuple[int, int], ...]  # word errors and dense words of each draw
 
@@ -18,7 +19,7 @@ class RunningPolicy:
 
     start: a rung; 0 is dense, n is `ladder[n - 1]`. budget: word errors per dense word. share: of windows in
     the shadow. salt: the hash of the plan. calibrated: what the job's own calibration saw on the rungs from 1
-    on; empty with a policy file.
+    on; empty with a policy file. epoch_shards: shards that have their level in common.
     """
 
     ladder: tuple[Level, ...]
@@ -27,6 +28,11 @@ class RunningPolicy:
     share: float
     salt: str
     calibrated: tuple[Draws, ...] = ()
+    epoch_shards: int = field(default_factory=lambda: EPOCH_SHARDS)
+
+    def epoch_of(self, shard_id: int) -> int:
+        """The epoch of a shard."""
+        return shard_id // self.epoch_shards
 
     def shard_level(self, rung: int) -> ShardLevel:
         """How a shard on this rung is transcribed."""
