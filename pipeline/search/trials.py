@@ -226,11 +226,12 @@ def with_noise(samples: np.ndarray, snr_db: float, *, seed: int) -> np.ndarray:
     if not len(audible):
         return samples
     spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(len(signal)))
+    spectrum[0] = 0.0
     spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
     noise = np.fft.irfft(spectrum, len(signal))
     level = np.sqrt(np.mean(audible**2)) * 10 ** (-snr_db / 20) / noise.std()
     mixed = (signal + level * noise) * FULL_SCALE
-    return mixed.clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    return np.rint(mixed).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 def _trials(
