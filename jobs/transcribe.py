@@ -20,7 +20,9 @@ DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
 @click.command(context_settings=cli.SETTINGS, help=__doc__)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--output", required=True, help="Folder, or s3:// URL; the same again goes on with it.")
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name on the hub, a folder, or demo.")
+@click.option(
+    "--model", default=DEFAULT_MODEL, show_default=True, help="Name on the hub, folder or its URL, or demo."
+)
 @click.option("--sparsity", default=config.ADAPTIVE, callback=cli.parsed(config.parse_sparsity),
               show_default=True, metavar="adaptive|NUMBER|FILE",
               help="Share of encoder positions dropped, 0 to 0.95; adaptive or a policy file: as much as "

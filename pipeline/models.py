@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline import cluster
 from pipeline.adaptive.policy_file import Policy
 from pipeline.config import SELECTORS, JobOptions, JobRequest, OptionError, RunOptions
 from pipeline.engine import ENGINE_VERSION
-from pipeline.engine.snapshot import Snapshot, resolve
+from pipeline.engine.snapshot import ModelNotFound, Snapshot, resolve
+from pipeline.model_cache import fetch_model
+from pipeline.sources.locations import is_url, without_secrets
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
@@ -28,14 +31,14 @@ def resolve_options(
     before = stored["options"] if stored is not None else {}
     pinned = before.get("model_revision") if before.get("model") == request.model else None
     auto_dtype = before.get("dtype") or ("bfloat16" if cluster.has_gpus(run) else "float32")
-    snapshot = resolve(request.model, revision=hub_revision(request.model, pinned))
+    snapshot = find_model(request.model, pinned)
     _check_fits_model(request, snapshot.config, snapshot.generation)
     if request.policy is not None:
         _check_policy(request, request.policy, snapshot)
     if request.dtype == "int8" and cluster.has_gpus(run):
         raise OptionError("--dtype int8: must be bfloat16 or float32 on GPUs")
     return JobOptions(
-        model=request.model,
+        model=without_secrets(request.model) if is_url(request.model) else request.model,
         model_revision=snapshot.revision,
         dtype=auto_dtype if request.dtype == "auto" else request.dtype,
         engine_version=ENGINE_VERSION,
@@ -76,9 +79,16 @@ def _check_policy(request: JobRequest, policy: Policy, snapshot: Snapshot) -> No
             )
 
 
-def hub_revision(model: str, revision: str | None) -> str | None:
-    """The revision to ask the hub for; None for a folder, which has only what is in it."""
-    return None if model == BUNDLED or os.path.isdir(model) else revision
+def find_model(model: str, revision: str | None) -> Snapshot:
+    """The files of a model, fetched to this node if need be.
+
+    model: a name on the hub, a folder, a URL of a folder, or `demo`. revision: what to ask the hub for; of
+    the others there is only what is there now. Raises `ModelNotFound`, and `InputError` for a URL.
+    """
+    if is_url(model):
+        return replace(resolve(fetch_model(model)), name=model)
+    is_folder = model == BUNDLED or os.path.isdir(model)
+    return resolve(model, revision=None if is_folder else revision)
 
 
 def load_engine(options: JobOptions, run: RunOptions, workers: cluster.Workers) -> Engine:
@@ -98,12 +108,15 @@ def load_engine(options: JobOptions, run: RunOptions, workers: cluster.Workers) 
         selector=options.selector,
         batch_size=run.batch_size or "auto",
     )
+    snapshot = find_model(options.model, options.model_revision)
+    if snapshot.revision != options.model_revision:
+        raise ModelNotFound(f"{options.model} is not what it was when the job was planned")
     engine = Engine.load(
-        options.model,
+        snapshot.folder,
         device="cuda" if workers.gpus_per_actor else "cpu",
         dtype=options.dtype,
-        revision=hub_revision(options.model, options.model_revision),
         options=engine_options,
     )
+    engine.model_name, engine.revision = snapshot.name, snapshot.revision
     engine.warm_up()
     return engine

@@ -104,10 +104,9 @@ def run_search(request: SearchRequest, run: RunOptions) -> Found:
 
 def num_layers(options: JobOptions) -> int:
     """Encoder layers of the model."""
-    from pipeline.engine.snapshot import resolve
-    from pipeline.models import hub_revision
+    from pipeline.models import find_model
 
-    snapshot = resolve(options.model, revision=hub_revision(options.model, options.model_revision))
+    snapshot = find_model(options.model, options.model_revision)
     return int(snapshot.config["encoder_layers"])
 
 
