@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import signal
 import threading
+import urllib.request
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import OptionError, RunOptions
+from pipeline.sources import boundaries
 
 if TYPE_CHECKING:
     import ray
@@ -24,6 +28,8 @@ MIN_LOCAL_CPUS = 2  # a CPU must be left for the reads beside an actor
 # Threads that share a core with a reader wait for each other at every operation: on 2 cores one thread
 # decoded five times as fast as two while the other core was busy.
 READER_CPUS = 1
+OPEN_HEAD = "EARSHARD_OPEN_HEAD"
+ASK_S = 5.0
 PING_S = 30.0  # Ray gives a node up that has been silent for 15 s
 # Ray ends a worker that was idle for a second when there are more than CPUs, its own actors counted in: on 2
 # cores it then started another for every commit, at 1.6 CPU-s each, and a reader lost its warm decoder.
@@ -61,9 +67,12 @@ def connected() -> Iterator[None]:
         return
     with _own_sigterm():
         if on_cluster():
-            ray.init(logging_level=logging.ERROR)
+            settings = boundaries.settings()
+            context = ray.init(
+                logging_level=logging.ERROR, runtime_env={"env_vars": settings} if settings else None
+            )
         else:
-            ray.init(
+            context = ray.init(
                 address="local",
                 num_cpus=max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
                 include_dashboard=False,
@@ -71,9 +80,40 @@ def connected() -> Iterator[None]:
                 _system_config={"idle_worker_killing_time_threshold_ms": IDLE_WORKER_MS},
             )
     try:
+        refuse_open_head(context.dashboard_url)
         yield
     finally:
         ray.shutdown()
+
+
+def refuse_open_head(dashboard: str | None) -> None:
+    """Refuse a head whose `dashboard` (host:port) takes jobs of anyone who reaches it.
+
+    One that listens on loopback alone is fine, and one that wants a token. Raises `ClusterError`.
+    """
+    if not dashboard or os.environ.get(OPEN_HEAD) == "allow" or _is_loopback(dashboard.rpartition(":")[0]):
+        return
+    if takes_jobs_of_strangers(dashboard):
+        raise ClusterError(
+            f"http://{dashboard}: the head of this cluster runs jobs of anyone who reaches it; start it with "
+            f"RAY_AUTH_MODE=token, or set {OPEN_HEAD}=allow if a network policy keeps strangers away"
+        )
+
+
+def takes_jobs_of_strangers(dashboard: str) -> bool:
+    """Whether a head answers who shows no token; false for one that cannot be reached from here."""
+    try:
+        with urllib.request.urlopen(f"http://{dashboard}/api/jobs/", timeout=ASK_S) as answer:
+            return answer.status == HTTPStatus.OK
+    except OSError:
+        return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pipeline.decoding.types import one_line
 from pipeline.sources import folders
 from pipeline.sources.archives import is_archive, list_archive
-from pipeline.sources.locations import WEB, absolute_uri, filesystem, is_url, scheme_of
+from pipeline.sources.locations import WEB, absolute_uri, check_path, filesystem, is_url, scheme_of
 from pipeline.sources.manifests import is_manifest, list_manifest, read_lines
 from pipeline.sources.recording import InputError, Listing, Recording, extension, is_media
 from pipeline.sources.references import References
@@ -129,7 +129,7 @@ class _Input:
         for path in paths:
             name = path.removeprefix(f"{root.rstrip('/')}/")
             if is_manifest(path) or is_archive(path):
-                yield from self._contained(path)
+                yield from self._contained(path if is_url(path) else check_path(path))
             elif self.all_files or is_media(path):
                 found = folders.list_remote_file(path) if is_url(path) else folders.list_file(path)
                 yield replace(found, recording_id=name)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from pipeline.decoding.types import one_line
+from pipeline.sources import boundaries
 from pipeline.sources.recording import MISSING, UNKNOWN, InputError
 
 SCHEMES = ("s3", "s3a", "gs", "gcs", "http", "https", "abfs", "abfss", "az", "hdfs")
 WEB = ("http", "https")
-SYSTEM_FOLDERS = re.compile(r"/(proc|sys|dev|etc|boot)(/|$)")
 
 
 def is_url(location: str) -> bool:
@@ -47,7 +45,7 @@ def absolute_uri(location: str, folder: str) -> str:
     if scheme_of(location) not in SCHEMES or "::" in location:
         allowed = ", ".join(("file", *SCHEMES))
         raise InputError(f"{without_secrets(location)}: scheme not read, only {allowed}")
-    return without_secrets(location)
+    return _check_url(without_secrets(location))
 
 
 def without_secrets(url: str) -> str:
@@ -64,16 +62,29 @@ def without_secrets(url: str) -> str:
 
 
 def check_path(path: str) -> str:
-    """Return the path. Raises `InputError` if it leads, by links too, into a folder of the system."""
-    refused = SYSTEM_FOLDERS.match(path) or _leads_into_system(path.rpartition("/")[0])
-    if refused or (os.path.islink(path) and SYSTEM_FOLDERS.match(os.path.realpath(path))):
-        raise InputError(f"{printable(path)}: refused: lies in a folder of the system")
+    """Return the path. Raises `InputError` if it leads, by links too, to where no recording may lie."""
+    try:
+        boundaries.check_real_path(path)
+    except InputError as error:
+        raise InputError(f"{printable(path)}: {error}") from None
     return path
 
 
-@lru_cache(maxsize=4096)
-def _leads_into_system(folder: str) -> bool:
-    return SYSTEM_FOLDERS.match(os.path.realpath(folder)) is not None
+def _check_url(url: str) -> str:
+    try:
+        boundaries.check_url(url)
+    except InputError as error:
+        raise InputError(f"{printable(url)}: {error}") from None
+    return url
+
+
+def check_stored(uri: str) -> None:
+    """Check a stored location again, where it is opened. Raises `InputError`."""
+    path = local_path(uri)
+    if path is None:
+        _check_url(uri)
+    else:
+        check_path(path)
 
 
 def stored_path(path: str) -> str:
@@ -119,7 +130,10 @@ def info_identity(info: Mapping[str, Any]) -> str:
 
 
 def size_and_identity(uri: str) -> tuple[int, str]:
-    """Size in bytes and identity of a file; (0, `missing`) or (0, `unknown`) where there is none to see."""
+    """Size in bytes and identity of a file; (0, `missing`) or (0, `unknown`) where there is none to see.
+
+    Raises `InputError` where a web address turns out to lead into a private network.
+    """
     path = local_path(uri)
     try:
         if path is not None:
@@ -127,6 +141,8 @@ def size_and_identity(uri: str) -> tuple[int, str]:
             return stat.st_size, stat_identity(stat)
         info = filesystem(uri).info(uri)
     except Exception as error:  # every file system has errors of its own; reading will say what is wrong
+        if (refusal := boundaries.private_address_in(error)) is not None:
+            raise InputError(f"{printable(uri)}: refused: {refusal}") from None
         return 0, MISSING if is_missing(error) else UNKNOWN
     return int(info.get("size") or 0), info_identity(info)
 
@@ -143,6 +159,8 @@ def filesystem(url: str) -> Any:
     import fsspec
 
     try:
+        if scheme_of(url) in WEB:
+            return fsspec.filesystem(scheme_of(url), get_client=boundaries.web_client)
         return fsspec.filesystem(scheme_of(url))
     except ImportError as error:
         raise InputError(f"{scheme_of(url)}://: {one_line(error)}") from error

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from pipeline.decoding.types import DecodeError, Source, one_line
 from pipeline.retries import is_transient, with_back_off
+from pipeline.sources.boundaries import private_address_in
 from pipeline.sources.locations import (
+    check_stored,
     filesystem,
     info_identity,
     is_missing,
@@ -21,7 +23,7 @@ from pipeline.sources.locations import (
     stat_identity,
 )
 from pipeline.sources.manifests import parse_clip
-from pipeline.sources.recording import MISSING, REFUSED, UNKNOWN, extension
+from pipeline.sources.recording import MISSING, REFUSED, UNKNOWN, InputError, extension
 
 BACK_OFF_S = (0.5, 2.0, 8.0)
 COPY_BYTES = 1 << 22
@@ -41,6 +43,10 @@ def open_row(row: Mapping[str, Any], *, max_bytes: int) -> Iterator[Source]:
     name = printable(uri if member is None else f"{uri}: {member}")
     if row["identity"] == REFUSED:
         raise DecodeError("refused", f"{name}: is a link, a device or a name that leads out of the archive")
+    try:
+        check_stored(uri)
+    except InputError as error:
+        raise DecodeError("refused", str(error)) from None
     place = _place_of(row)
     file = with_retries(lambda: _open(place, max_bytes), name)
     try:
@@ -91,13 +97,15 @@ def with_retries(call: Callable[[], T], name: str) -> T:
     except DecodeError:
         raise
     except Exception as error:  # every remote file system has errors of its own
+        if (refusal := private_address_in(error)) is not None:
+            raise DecodeError("refused", f"{name}: {refusal}") from None
         if is_missing(error):
             raise DecodeError("missing", f"{name}: no such file") from error
         raise _unreadable(name, error) from error
 
 
 def _may_pass(error: Exception) -> bool:
-    if is_missing(error):
+    if is_missing(error) or private_address_in(error) is not None:
         return False
     # A server out of reach is a missing file to `fsspec`, see `is_missing`.
     return isinstance(error, FileNotFoundError) or is_transient(error)

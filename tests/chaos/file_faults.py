@@ -118,14 +118,14 @@ def run_without_ray(folder: Path, output: Path | str, disk: FaultyDisk) -> int:
         disk.reach("infer")
         return result(language=language)
 
-    def run_round(units: Iterable[pa.Table], *, this_round, **_settings) -> Iterator[pa.Table]:
+    def run_round(units: Iterable[pa.Table], *, this_round, commit, **_settings) -> Iterator[pa.Table]:
         transcribe = stages.TranscribeShard(
             load=lambda: FakeEngine(answer=answer), language="en", this_round=this_round
         )
         for unit in units:
             try:
                 audio = stages.read_shard(unit, options=None, this_round=this_round)
-                marker = stages.commit_result(transcribe(audio), this_round=this_round)
+                marker = commit(transcribe(audio), this_round=this_round)
             except Exception:  # Ray drops the row of a stage that raises, and goes on
                 continue
             if marker.num_rows:

@@ -64,8 +64,18 @@ class Bench:
 
     def command(self, output: str) -> list[str]:
         """The command of a driver."""
-        arguments = ["--output", output, "--model", "demo", "--language", "en", "--voice-activity", "off"]
-        arguments += ["--shard-hours", str(SHARD_HOURS), "--actors", "2", "--gpus-per-actor", "0"]
+        arguments = ["--output", output, "--model", "demo", "--language", "en", "--sparsity", "0"]
+        arguments += ["--voice-activity", "off"]
+        arguments += [
+            "--sparsity",
+            "0",
+            "--shard-hours",
+            str(SHARD_HOURS),
+            "--actors",
+            "2",
+            "--gpus-per-actor",
+            "0",
+        ]
         return [sys.executable, str(DRIVER), str(self.folder), *arguments]
 
     def run(self, output: str) -> int:

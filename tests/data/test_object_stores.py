@@ -102,7 +102,8 @@ def test_an_object_that_changed_or_went_is_a_row_that_says_so(bucket):
     assert outcomes(rows) == {"a.wav": "changed", "deep/b.WAV": "missing"}
 
 
-def test_a_prefix_that_is_not_there_is_one_line(bucket):
+def test_a_prefix_that_is_not_there_is_one_line(bucket, monkeypatch):
+    monkeypatch.setenv("EARSHARD_PRIVATE_ADDRESSES", "127.0.0.1")
     with pytest.raises(InputError, match="no such file"):
         plan_of(f"{bucket}/nothing")
     with pytest.raises(InputError, match="no-such-bucket"):
@@ -133,8 +134,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def website(tmp_path):
-    """The address of a web server that serves a folder."""
+def website(tmp_path, monkeypatch):
+    """The address of a web server that serves a folder; this machine's own address is allowed."""
+    monkeypatch.setenv("EARSHARD_PRIVATE_ADDRESSES", "127.0.0.1")
     write(tmp_path / "web" / "a.wav", vowels(0.5))
     (tmp_path / "web" / "page.wav").write_text("<!doctype html><p>sorry")
 
