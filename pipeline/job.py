@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import __version__, attempts, cluster, commit, planning, report
+from pipeline.adaptive.summary import summarise_policy
 from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
 from pipeline.ledger import Ledger, plan_name
 from pipeline.lock import DriverLock
@@ -81,7 +82,7 @@ def run_job(request: JobRequest, run: RunOptions) -> dict[str, Any]:
             if ledger.units():
                 _work_off(ledger, request, options, run, record)
             ledger.check_rows()
-        return _finish(ledger)
+        return _finish(ledger, options)
 
 
 def _open_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
@@ -219,13 +220,14 @@ def _state(ledger: Ledger) -> tuple[int, ...]:
     )
 
 
-def _finish(ledger: Ledger) -> dict[str, Any]:
+def _finish(ledger: Ledger, options: JobOptions) -> dict[str, Any]:
     shards = sorted(ledger.shards())
     totals = report.summarise(
         str(ledger.store.root),
         ledger.markers,
         (ledger.transcripts(shard_id) for shard_id in shards),
         wall_s=total_wall_s(ledger.store),
+        adaptive=summarise_policy(ledger.store, ledger.markers.to_pylist(), options.wer_budget),
     )
     _write_page(ledger.store)
     report.write_totals(ledger.store, totals)

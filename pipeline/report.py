@@ -20,7 +20,12 @@ REPORT = "report.json"
 
 
 def summarise(
-    output: str, markers: pa.Table, transcripts: Iterable[pa.Table], *, wall_s: float
+    output: str,
+    markers: pa.Table,
+    transcripts: Iterable[pa.Table],
+    *,
+    wall_s: float,
+    adaptive: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The totals of a job as the last line of its command prints them.
 
@@ -29,6 +34,7 @@ def summarise(
         markers: `METRICS` of its shards.
         transcripts: `TRANSCRIPTS` of its shards.
         wall_s: seconds its runs took.
+        adaptive: what `adaptive.summary` says of it; None at a fixed sparsity.
 
     Returns:
         Hours and seconds are of audio unless their name says device or wall; a ratio is null where there
@@ -69,6 +75,8 @@ def summarise(
         "normaliser": scoring.NORMALISER if scored else None,
         "sparsity_mean": 1 - kept / positions if positions else None,
         "num_fallback": int(_sum(markers, "num_fallback")),
+        "fallback_device_s": _sum(markers, "fallback_device_s"),
+        "adaptive": adaptive,
         "cost_usd": sum(costs) if costs else None,
         "devices": sorted(set(markers.column("device").to_pylist())),
         "models": sorted(set(markers.column("model").to_pylist())),

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 BELOW_RAY = [
+    *("adaptive.opening", "adaptive.epochs", "adaptive.summary", "rounds"),
     *("archive", "exports", "joining", "plots", "report_page", "reporting", "subtitles"),
     *("attempts", "commit", "config", "cost", "ledger", "lock", "planning", "reading", "report", "runs"),
     *("schema", "scoring", "sources", "stages", "storage", "transcription", "voice_activity", "windows"),
