@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
-import resource
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ COPY_BYTES = 256 << 20
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, measured peaks of one torch thread pool, and the largest memory that this process held."""
+    """Processor, and the measured peaks of one torch thread pool."""
+    device = torch.device("cpu")
     return {
         "cpu": _cpu_name(),
-        "peak_gflops": round(peak_flops(torch.device("cpu"), torch.float32) / 1e9, 1),
-        "peak_copy_gb_per_s": round(peak_copy(torch.device("cpu")) / 1e9, 1),
-        "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "instructions": _instructions(),
+        "peak_gflops": round(peak_flops(device, torch.float32) / 1e9, 1),
+        "peak_bf16_gflops": round(peak_flops(device, torch.bfloat16) / 1e9, 1),
+        "peak_int8_gops": round(peak_int8() / 1e9, 1),
+        "peak_copy_gb_per_s": round(peak_copy(device) / 1e9, 1),
     }
 
 
@@ -30,6 +34,25 @@ def peak_flops(device: torch.device, dtype: torch.dtype, size: int = PEAK_SIZE) 
     return 2.0 * size**3 / _best_s(lambda: a @ a, device)
 
 
+def peak_int8(size: int = PEAK_SIZE) -> float:
+    """Best operations a second of a square product of int8 on a CPU, by whichever kernel is faster here."""
+    a = torch.randint(-127, 128, (size, size), dtype=torch.int8)
+    runs: list[Callable[[], Any]] = [lambda: torch._int_mm(a, a)]
+    if "fbgemm" in torch.backends.quantized.supported_engines:
+        runs.append(_fbgemm_product(a))
+    return 2.0 * size**3 / min(_best_s(run, torch.device("cpu"), repeats=3) for run in runs)
+
+
+def _fbgemm_product(a: torch.Tensor) -> Callable[[], Any]:
+    """A product by FBGEMM of weights that are packed and activations that are quantised already."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch announces the end of quantised tensors
+        weight = torch.quantize_per_tensor(a.float(), 1.0, 0, torch.qint8)
+        rows = torch.quantize_per_tensor(a.float() + 128, 1.0, 128, torch.quint8)
+    packed = torch.ops.quantized.linear_prepack(weight, None)
+    return lambda: torch.ops.quantized.linear(rows, packed, 1.0, 0)
+
+
 def peak_copy(device: torch.device) -> float:
     """Best bytes a second read and written by a copy."""
     source = torch.zeros(COPY_BYTES, dtype=torch.uint8, device=device)
@@ -37,7 +60,7 @@ def peak_copy(device: torch.device) -> float:
     return 2.0 * COPY_BYTES / _best_s(lambda: target.copy_(source), device)
 
 
-def _best_s(run: Any, device: torch.device, repeats: int = 8) -> float:
+def _best_s(run: Callable[[], Any], device: torch.device, repeats: int = 8) -> float:
     times = []
     for _ in range(repeats):
         started = time.perf_counter() if device.type == "cuda" else time.process_time()
@@ -50,8 +73,17 @@ def _best_s(run: Any, device: torch.device, repeats: int = 8) -> float:
     return min(times[1:])
 
 
-def _cpu_name() -> str:
+def _cpu_lines(key: str) -> list[str]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(key)]
+
+
+def _cpu_name() -> str:
+    return next(iter(_cpu_lines("model name")), platform.processor())
+
+
+def _instructions() -> list[str]:
+    """Of those that matter here, what the processor has."""
+    flags = set(next(iter(_cpu_lines("flags")), "").split())
+    return [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if name in flags]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from pipeline.benchmark.contenders import Contender
+from pipeline.benchmark.seat import Timed
 
 # Ours over theirs; above 1 is ours ahead.
 RATIOS = ("f32/generate", "f32_eas/f32", "int8/ct2_int8", "int8_eas/ct2_int8", "int8_eas/generate")
@@ -19,7 +15,11 @@ RATIOS = ("f32/generate", "f32_eas/f32", "int8/ct2_int8", "int8_eas/ct2_int8", "
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One contender's run over one batch. cpu_s: CPU time of the whole process, all threads."""
+    """One contender's run over one batch.
+
+    cpu_s: CPU time of its whole process, all threads. same_tokens: the share of its tokens that are those of
+    our float32 at the same place; None where that did not run.
+    """
 
     case: str
     contender: str
@@ -28,38 +28,46 @@ class Round:
     num_tokens: int
     cpu_s: float
     wall_s: float
+    same_tokens: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def run_rounds(case: str, contenders: Mapping[str, Contender], mel: Tensor, num_rounds: int) -> list[Round]:
+def run_rounds(case: str, contenders: Mapping[str, Callable[[], Timed]], num_rounds: int) -> list[Round]:
     """Times each contender num_rounds times, after one run each that warms up."""
-    for decode in contenders.values():
-        decode(mel)
+    reference = None
+    for name, run in contenders.items():
+        warm = run()
+        reference = warm.tokens if name == "f32" else reference
     names = list(contenders)
     rounds = []
     for number in range(num_rounds):
         start = number % len(names)  # another one goes first every time
         for name in names[start:] + names[:start]:
-            rounds.append(_time_once(case, name, number, contenders[name], mel))
+            rounds.append(_round(case, name, number, contenders[name](), reference))
     return rounds
 
 
-def _time_once(case: str, name: str, number: int, decode: Contender, mel: Tensor) -> Round:
-    cpu, wall = time.process_time(), time.perf_counter()
-    tokens = decode(mel)
-    if mel.is_cuda:
-        torch.cuda.synchronize()
+def _round(case: str, name: str, number: int, timed: Timed, reference: list[list[int]] | None) -> Round:
     return Round(
         case=case,
         contender=name,
         round=number,
-        num_windows=len(mel),
-        num_tokens=sum(len(row) for row in tokens),
-        cpu_s=time.process_time() - cpu,
-        wall_s=time.perf_counter() - wall,
+        num_windows=len(timed.tokens),
+        num_tokens=sum(map(len, timed.tokens)),
+        cpu_s=timed.cpu_s,
+        wall_s=timed.wall_s,
+        same_tokens=None if reference is None else same_share(timed.tokens, reference),
     )
+
+
+def same_share(tokens: list[list[int]], reference: list[list[int]]) -> float:
+    """The share of the reference's tokens that the other has at the same place."""
+    same = sum(
+        a == b for one, other in zip(tokens, reference, strict=True) for a, b in zip(one, other, strict=False)
+    )
+    return same / max(1, sum(map(len, reference)))
 
 
 def ratios(rounds: Iterable[Round]) -> dict[str, dict[str, float]]:
@@ -88,6 +96,7 @@ def medians(rounds: Iterable[Round]) -> list[dict[str, Any]]:
             "case": case,
             "contender": name,
             "num_tokens": runs[0].num_tokens,
+            "same_tokens": runs[0].same_tokens,
             "cpu_s_per_window": round(median(run.cpu_s / run.num_windows for run in runs), 4),
             "wall_s_per_window": round(median(run.wall_s / run.num_windows for run in runs), 4),
         }

@@ -11,10 +11,16 @@ import pytest
 import torch
 from conftest import MINI
 
-from pipeline.benchmark.contenders import Generate, Ours, Setting
+from jobs.benchmark import benchmark
+from jobs.cli import WrongUse
+from pipeline.benchmark.contender import Setting, new_tokens
+from pipeline.benchmark.contenders import Ours
 from pipeline.benchmark.gpu import _run_once
+from pipeline.benchmark.machine import peak_flops, peak_int8
+from pipeline.benchmark.peers import Generate
 from pipeline.benchmark.random_model import KINDS, random_model, special_tokens, write_random_model
 from pipeline.benchmark.rounds import Round, medians, ratios, run_rounds
+from pipeline.benchmark.seat import Seat, SeatError, Timed
 from pipeline.benchmark.work import Work
 from pipeline.engine.shape import Shape
 
@@ -53,7 +59,7 @@ def test_ratios_are_per_token_and_medians_per_window():
 
 def test_all_contenders_decode_the_same_tokens_from_the_same_weights(tmp_path):
     write_random_model(tmp_path, MINI, never_ends=True)
-    setting = Setting(folder=tmp_path, num_tokens=12, batch_size=2, threads=1)
+    setting = Setting(tmp_path, num_tokens=12, batch_size=2, threads=1)
     mel = torch.randn(2, 80, 3000, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     ours = Ours(setting, dtype="float32")(mel)
     assert [len(row) for row in ours] == [12, 12]
@@ -61,13 +67,35 @@ def test_all_contenders_decode_the_same_tokens_from_the_same_weights(tmp_path):
 
 
 def test_rounds_are_interleaved_and_count_tokens():
-    rounds = run_rounds("c", {"a": lambda mel: [[1, 2]], "b": lambda mel: [[1]]}, torch.zeros(1), 2)
-    assert [(one.contender, one.round, one.num_tokens) for one in rounds] == [
-        ("a", 0, 2),
-        ("b", 0, 1),
-        ("b", 1, 1),
-        ("a", 1, 2),
+    def says(*tokens):
+        return lambda: Timed(cpu_s=1.0, wall_s=1.0, tokens=[list(tokens)])
+
+    rounds = run_rounds("c", {"f32": says(1, 2), "b": says(1, 3)}, 2)
+    assert [(one.contender, one.round, one.num_tokens, one.same_tokens) for one in rounds] == [
+        ("f32", 0, 2, 1.0),
+        ("b", 0, 2, 0.5),
+        ("b", 1, 2, 0.5),
+        ("f32", 1, 2, 1.0),
     ]
+
+
+def test_new_tokens_are_those_between_the_prompt_and_the_end(tmp_path):
+    write_random_model(tmp_path, MINI)
+    setting = Setting(tmp_path, num_tokens=9, batch_size=1, threads=1)
+    assert new_tokens([*setting.prompt, 5, 6, setting.end, setting.end], setting) == [5, 6]
+    assert new_tokens([5, 6], setting) == [5, 6]
+
+
+def test_an_error_in_a_contenders_process_is_one_line_that_names_it(tmp_path):
+    with Seat("generate", threads=1) as seat:
+        with pytest.raises(SeatError, match=r"^generate: .*nowhere"):
+            seat.load(Setting(tmp_path / "nowhere", num_tokens=2, batch_size=1, threads=1))
+        assert seat.peak_bytes() > 1 << 20
+
+
+def test_the_peaks_of_the_machine_are_those_of_its_products():
+    assert peak_flops(torch.device("cpu"), torch.float32, 256) > 1e9
+    assert peak_int8(256) > 1e8
 
 
 @pytest.mark.parametrize(("sparsity", "speedup"), [(0.4, 1.60), (0.5, 1.88), (0.6, 2.27)])
@@ -76,6 +104,13 @@ def test_the_arithmetic_of_large_v3_is_that_of_the_paper_estimate(sparsity, spee
     dense, sparse = (Work.of(LARGE_V3, 64, s, 2, 80, 2).ideal_s(790e12, 4.3e12) for s in (0.0, sparsity))
     assert dense / 64 * 1000 == pytest.approx(8.4, rel=0.05)
     assert dense / sparse == pytest.approx(speedup, rel=0.05)
+
+
+def test_int8_maps_and_slow_reads_both_bound_the_roofline():
+    work = Work.of(LARGE_V3, 1, 0.0, 2, 80, 4, weight_itemsize=1)
+    assert work.ideal_s(1e12, 1e15, 2e12) < work.ideal_s(1e12, 1e15)
+    assert work.ideal_s(1e12, 1e9) > work.bytes_read / 1e9
+    assert work.bytes_read < Work.of(LARGE_V3, 1, 0.0, 2, 80, 4).bytes_read
 
 
 def test_kinds_have_the_vocabulary_sizes_of_the_released_models():
@@ -93,15 +128,21 @@ def test_the_last_line_on_stdout_is_json_with_every_round():
     totals = json.loads(done.stdout)
     assert [one["num_tokens"] for one in totals["rounds"]] == [8, 8]
     assert set(totals["ratios"]["tiny-b4"]) == {"f32_eas/f32"}
+    assert all(0 < row["roofline"] < 1.5 and row["peak_bytes"] > 1e8 for row in totals["medians"])
 
 
-def test_wrong_use_is_one_line_and_status_2():
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.benchmark", "--cases", "huge-b9"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: --cases: huge-b9 is none of tiny-b4")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cases", "huge-b9"], "--cases: huge-b9 is none of tiny-b4"),
+        (["--plane", "--rounds", "3"], "--rounds: does nothing with --plane"),
+        (["--hours", "3"], "--hours: does nothing with --suite cpu"),
+        (["--plane", "--check"], "--plane and --check exclude each other"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments, message):
+    with pytest.raises(WrongUse, match=f"^{message}"):
+        benchmark.main(arguments, standalone_mode=False)
 
 
 def test_the_gpu_suite_times_every_stage_of_a_model_made_on_the_device(tmp_path):

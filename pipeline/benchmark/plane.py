@@ -1,0 +1,154 @@
+"""The data plane without a model: is a fast device kept busy, what does the host pay, how soon does it start.
+
+Whole jobs run over made archives on a Ray of their own, with an engine that only takes the time that a
+device would.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline import cluster
+from pipeline.benchmark.alone import run_alone
+from pipeline.benchmark.paced import PacedEngine, busy_share, busy_stretches
+from pipeline.benchmark.plane_audio import SPEECH, archives, bundled_speech, write_archive
+from pipeline.benchmark.processes import TreeWatch
+from pipeline.config import JobOptions, JobRequest, RunOptions
+from pipeline.job import run_job
+
+SHARD_HOURS = 0.25
+# A GPU at RTFx 4000 on a node of ten cores that read: what one reading core has to feed.
+RTFX_PER_READER = 400.0
+OPTIONS = {
+    "sparsity": 0.0,
+    "language": "en",
+    "task": "transcribe",
+    "sparsify_layer": 1,
+    "shard_hours": SHARD_HOURS,
+}
+DECODER = "pipeline.decoding.child"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One archive through the plane.
+
+    busy_share: of the time between the first and the last shard, that the device worked. cpu_s_per_hour: of
+    the driver, Ray and all workers, per hour of audio, without what a job of no length costs;
+    alone_cpu_s_per_hour: decoding, resampling and voice activity in one process. decoders: processes that
+    decoded; readers: workers that started them.
+    """
+
+    archive: str
+    num_recordings: int
+    hours: float
+    wall_s: float
+    busy_share: float
+    cpu_s_per_hour: float
+    alone_cpu_s_per_hour: float
+    decoders: int
+    readers: int
+
+    @property
+    def cost(self) -> float:
+        """The plane's CPU time over that of its parts measured alone."""
+        return self.cpu_s_per_hour / self.alone_cpu_s_per_hour
+
+
+def run_plane(
+    hours: float, *, rtfx: float | None = None, names: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """Measures start-up and every archive of `hours` hours, or those named.
+
+    rtfx: how fast the device is; None: 400 for each core that reads.
+    """
+    readers = max(1, max(cluster.MIN_LOCAL_CPUS, os.cpu_count() or 1) - 1)
+    speed = RTFX_PER_READER * readers if rtfx is None else rtfx
+    start_up_s = measure_start_up()
+    print(f"start-up to the first window {start_up_s:.1f} s", file=sys.stderr, flush=True)
+    speech, found = bundled_speech(), []
+    wanted = {name: lengths for name, lengths in archives(hours).items() if names is None or name in names}
+    with tempfile.TemporaryDirectory() as folder, cluster.connected():
+        root = Path(folder)
+        write_archive(root / "first", [1] * 4, speech)
+        _run(root / "first", "warm", speed)  # workers and decoders are up after it
+        with TreeWatch() as watch:
+            _run(root / "first", "empty", speed)
+        for name, lengths in wanted.items():
+            write_archive(root / name, lengths, speech)
+            found.append(_measure(name, root / name, lengths, speed, watch.cpu_s))
+            _print(found[-1])
+    return {
+        "rtfx_of_the_device": speed,
+        "shard_hours": SHARD_HOURS,
+        "empty_job_cpu_s": watch.cpu_s,
+        "start_up_s": round(start_up_s, 1),
+        "archives": [{**asdict(one), "cost": one.cost} for one in found],
+    }
+
+
+def measure_start_up() -> float:
+    """Seconds from the start of `jobs.transcribe` on the bundled model until its first window is begun."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "out"
+        command = [sys.executable, "-m", "jobs.transcribe", str(SPEECH / "kitchen.wav"), "--model", "demo"]
+        started = time.time()
+        subprocess.run([*command, "--output", str(output)], check=True, capture_output=True)
+        marker = next((output / "metrics").glob("*.parquet"))
+        begun = pq.read_table(marker, columns=["started_at"]).column(0)[0].as_py()
+    return begun.timestamp() - started
+
+
+def _measure(name: str, folder: Path, lengths: list[int], rtfx: float, empty_job_cpu_s: float) -> Case:
+    started = time.perf_counter()
+    with TreeWatch() as watch:
+        share = _run(folder, "job", rtfx)
+    hours = sum(lengths) / 3600
+    return Case(
+        archive=name,
+        num_recordings=len(lengths),
+        hours=hours,
+        wall_s=time.perf_counter() - started,
+        busy_share=share,
+        cpu_s_per_hour=(watch.cpu_s - empty_job_cpu_s) / hours,
+        alone_cpu_s_per_hour=run_alone(folder),
+        decoders=watch.count(DECODER),
+        readers=watch.num_parents(DECODER),
+    )
+
+
+def _run(folder: Path, name: str, rtfx: float) -> float:
+    """Runs a job of some name over a folder; returns the device's busy share."""
+    log = folder.with_name(f"{folder.name}-{name}-busy")
+    log.mkdir()
+    output = folder.with_name(f"{folder.name}-{name}-out")
+    request = JobRequest(inputs=(str(folder),), output=str(output), model="demo", options=OPTIONS)
+    totals = run_job(request, RunOptions(load=partial(load_paced, rtfx=rtfx, folder=log)))
+    assert not totals["num_failed"], totals
+    return busy_share(busy_stretches(log))
+
+
+def load_paced(
+    _options: JobOptions, _run: RunOptions, _workers: cluster.Workers, *, rtfx: float, folder: Path
+) -> PacedEngine:
+    """What `RunOptions.load` asks for."""
+    return PacedEngine(rtfx=rtfx, folder=folder)
+
+
+def _print(case: Case) -> None:
+    line = (
+        f"{case.archive:9} {case.num_recordings:5} recordings {case.hours:4.1f} h busy {case.busy_share:.3f}"
+    )
+    cpu = f"CPU-s an hour {case.cpu_s_per_hour:.2f}, alone {case.alone_cpu_s_per_hour:.2f}"
+    print(f"{line}, {cpu}, {case.decoders} decoders of {case.readers} readers", file=sys.stderr, flush=True)

@@ -1,0 +1,64 @@
+"""The measurement of the data plane: what it counts, and one small job through all of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline.benchmark import plane
+from pipeline.benchmark.alone import run_alone
+from pipeline.benchmark.paced import PacedEngine, busy_share, busy_stretches
+from pipeline.benchmark.plane_audio import archives, write_archive
+from pipeline.benchmark.processes import TreeWatch
+
+RATE = 16_000
+SPIN = "import time\nwhile time.process_time() < 0.8: pass\ntime.sleep(0.8)"
+
+
+def test_the_cpu_time_of_started_processes_counts():
+    with TreeWatch() as watch:
+        subprocess.run([sys.executable, "-c", SPIN], check=True)
+    assert 0.7 < watch.cpu_s < 1.6
+    assert watch.count("process_time") == watch.num_parents("process_time") == 1
+
+
+def test_the_paced_engine_takes_the_time_of_its_device_and_writes_it_down(tmp_path):
+    engine = PacedEngine(rtfx=100.0, folder=tmp_path)
+    started = time.perf_counter()
+    results = engine.transcribe([np.zeros(10 * RATE, np.int16), np.zeros(20 * RATE, np.int16)])
+    assert time.perf_counter() - started >= 0.3
+    assert [result.device_s for result in results] == [0.1, 0.2]
+    assert len(busy_stretches(tmp_path)) == 1
+
+
+def test_the_busy_share_is_of_the_time_between_the_first_and_the_last():
+    assert busy_share([(0.0, 1.0), (2.0, 3.0), (3.0, 5.0)]) == pytest.approx(0.8)
+
+
+def test_every_archive_holds_the_hours_asked_for():
+    for name, lengths in archives(2.0).items():
+        assert sum(lengths) == pytest.approx(7200, rel=0.1), name
+
+
+def test_an_archive_is_files_of_the_lengths_asked_for(tmp_path):
+    write_archive(tmp_path / "in", [1, 2, 1], np.ones(500, np.int16))
+    assert [soundfile.info(path).duration for path in sorted((tmp_path / "in").iterdir())] == [1.0, 2.0, 1.0]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_job_through_the_plane_has_one_decoder_for_each_reader(tmp_path):
+    generator = np.random.default_rng(0)
+    speech = generator.integers(-2000, 2000, 10 * RATE).astype(np.int16)
+    write_archive(tmp_path / "clips", [4] * 40, speech)
+    with plane.cluster.connected():
+        case = plane._measure("clips", tmp_path / "clips", [4] * 40, 400.0, 0.0)
+    assert case.decoders == case.readers == 1
+    assert 0 < case.busy_share <= 1
+    assert case.cpu_s_per_hour > case.alone_cpu_s_per_hour > 0
+    assert run_alone(tmp_path / "clips") > 0
