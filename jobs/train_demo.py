@@ -25,7 +25,7 @@ _BATCH_AUDIO_S = {"cpu": 80.0, "cuda": 960.0}
     "--minutes", type=click.FloatRange(min=0), help="Stop after so many minutes, to go on another time."
 )
 @click.option("--start-from", type=click.Path(path_type=Path, exists=True, file_okay=False),
-              help="Begin with the weights of this model folder, not with random ones.")  # fmt: skip
+              help="Begin with the weights of this model folder, on full windows.")  # fmt: skip
 @click.option("--batch-audio-s", type=click.FloatRange(min=30),
               help="Seconds of audio a step and process.  [default: 80 on a CPU, 960 on a GPU]")  # fmt: skip
 @click.option("--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), show_default=True)
@@ -70,7 +70,7 @@ def _train(given: dict[str, Any]) -> dict[str, Any]:
     from pipeline.demo import processes
     from pipeline.demo.evaluation import as_table, evaluate
     from pipeline.demo.export import export_model
-    from pipeline.demo.schedule import default_schedule
+    from pipeline.demo.schedule import default_schedule, further_schedule
     from pipeline.demo.speech import require_speech
     from pipeline.demo.training import Trainer, train
 
@@ -79,7 +79,8 @@ def _train(given: dict[str, Any]) -> dict[str, Any]:
     processes.join(device)
     batch_audio_s = given["batch_audio_s"] or _BATCH_AUDIO_S[device.type]
     output: Path = given["output"]
-    trainer = Trainer(output, default_schedule(given["steps"], batch_audio_s), device)
+    plan = default_schedule if given["start_from"] is None else further_schedule
+    trainer = Trainer(output, plan(given["steps"], batch_audio_s), device)
     resumed = trainer.restore()
     if not resumed and given["start_from"] is not None:
         trainer.start_from(given["start_from"])

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.demo.batches import Batch, draw_thinning
+from pipeline.demo.batches import Batch, draw_thinning, spoil
 from pipeline.demo.export import export_model
+from pipeline.demo.labels import Target
 from pipeline.demo.losses import guide_loss, reach_loss
 from pipeline.demo.muon import orthogonalise
 from pipeline.demo.network import Thinning, Watched, decode, encode
-from pipeline.demo.schedule import default_schedule
+from pipeline.demo.schedule import default_schedule, further_schedule
 from pipeline.demo.training import Trainer
 from pipeline.engine.sparsify import top_positions
 
@@ -195,3 +196,30 @@ def test_the_schedule_warms_up_holds_and_ends_near_zero() -> None:
         [recipe.window_s for recipe in schedule.stage(step).recipes] for step in (0, 499, 500, 800, 999)
     ]
     assert windows_s == [[5], [5], [5, 30], [30], [30]]
+
+
+def test_a_further_schedule_is_all_full_windows_some_of_them_thinned() -> None:
+    schedule = further_schedule(1000, 80.0)
+    (stage,) = schedule.stages
+    assert [(recipe.window_s, recipe.batch_size) for recipe in stage.recipes] == [(30.0, 3)]
+    assert 0 < stage.recipes[0].thinned < 1
+    assert (schedule.rate(200), schedule.rate(600)) == (1.0, 0.5)
+
+
+def test_mistakes_in_the_history_change_nothing_that_is_to_be_predicted(trainer: Trainer) -> None:
+    ids = trainer.labeller.ids
+    truth = [ids.first_timestamp + 50, *range(300, 340), ids.first_timestamp + 120, ids.end]
+    body = [Target(token) for token in truth]
+    rng = random.Random(0)
+    spoilt = [spoil(rng, body, ids) for _ in range(100)]
+    for history, targets in spoilt:
+        assert len(targets) == len(history) + 1
+        assert [target.token for target in targets] == sorted(
+            (target.token for target in targets), key=truth.index
+        )
+        assert targets[-1].token == ids.end
+        marks = [token for token in history if token >= ids.first_timestamp]
+        assert len(marks) == 2
+    lengths = {len(history) for history, _ in spoilt}
+    assert min(lengths) < len(truth) - 1 < max(lengths)
+    assert len({history[0] for history, _ in spoilt}) > 10

@@ -19,6 +19,7 @@ from pipeline.demo.noise import degrade, empty_room
 from pipeline.demo.scenes import Layout, Scene, Script, compose
 from pipeline.demo.speech import SAMPLE_RATE
 from pipeline.demo.text import LANGUAGES, sample_sentence
+from pipeline.demo.tokens import Vocabulary
 
 NUM_MELS = 80
 IGNORED = -100
@@ -27,7 +28,11 @@ LAYOUTS: tuple[Layout, ...] = ("packed", "spread", "half", "empty")
 _TIMESTAMP_SHARE = 0.7
 _PREVIOUS_SHARE = 0.05  # windows that follow a <|startofprev|> text
 _NO_TASK_SHARE = 0.05  # transformers leaves the task out where neither language nor task is given
-_CORRUPTED_SHARE = 0.1  # tokens of the history replaced, so that it cannot be trusted more than the audio
+_CORRUPTED_SHARE = 0.08  # of the history's tokens are replaced,
+_OMITTED_SHARE = 0.02  # left out,
+_INSERTED_SHARE = 0.02  # put in;
+_SHAKEN_SHARE = 0.5  # of its timestamps are off,
+_SHAKEN_FRAMES = 12  # by so much (standard deviation)
 _SHIFTED_SHARE = 0.7  # short windows whose text stands where it would in a full one
 _STRETCH_SHARE = 0.3  # short windows that are one stretch of the 30 s
 _KEPT_SHARES = (0.3, 0.8)  # of the positions of a thinned batch
@@ -203,10 +208,10 @@ def make_row(rng: random.Random, labeller: Labeller, scene: Scene, shifts: list[
     targets = [
         *(Target(IGNORED) for _ in previous),
         *(Target(token) for token in (heard_first, *prompt[2:])),
-        *body,
     ]
     num_given = len(previous) + len(prompt)
-    history = [_corrupted(rng, target.token, ids.end) for target in body[:-1]]
+    history, heard = spoil(rng, body, ids)
+    targets += heard
     tokens = [*previous, *prompt, *history]
     most = _TOKENS_PER_S * min(shifts, default=0) // FRAMES_PER_S
     shift = rng.randint(0, most) if rng.random() < _SHIFTED_SHARE else 0
@@ -219,9 +224,31 @@ def _previous(rng: random.Random, labeller: Labeller, language: str) -> list[int
     return [labeller.ids.start_of_previous, *(token for word in words for token in labeller.pieces(word))]
 
 
-def _corrupted(rng: random.Random, token: int, end_of_text: int) -> int:
-    if token < end_of_text and rng.random() < _CORRUPTED_SHARE:
-        return rng.randrange(_NUM_BYTE_TOKENS, end_of_text)
+def spoil(rng: random.Random, body: list[Target], ids: Vocabulary) -> tuple[list[int], list[Target]]:
+    """(history, what each of its tokens and the prompt's last one predict), with a decoder's own mistakes.
+
+    Tokens are replaced, left out or put in, and timestamps are off by some tenths of a second, so that the
+    decoder trusts what it hears more than what it has said. What it is to predict is always the truth.
+    """
+    history: list[int] = []
+    targets = [body[0]]
+    for said, following in itertools.pairwise(body):
+        if said.token < ids.end and rng.random() < _OMITTED_SHARE:
+            continue
+        history.append(_mistaken(rng, said.token, ids))
+        targets.append(following)
+        if rng.random() < _INSERTED_SHARE:
+            history.append(rng.randrange(_NUM_BYTE_TOKENS, ids.end))
+            targets.append(following)
+    return history, targets
+
+
+def _mistaken(rng: random.Random, token: int, ids: Vocabulary) -> int:
+    if token >= ids.first_timestamp and rng.random() < _SHAKEN_SHARE:
+        at = token - ids.first_timestamp + round(rng.gauss(0, _SHAKEN_FRAMES))
+        return ids.first_timestamp + min(max(at, 0), MAX_FRAMES)
+    if token < ids.end and rng.random() < _CORRUPTED_SHARE:
+        return rng.randrange(_NUM_BYTE_TOKENS, ids.end)
     return token
 
 

@@ -16,7 +16,7 @@ from pipeline.demo.labels import MAX_FRAMES, NUM_PHONEME_CLASSES
 from pipeline.demo.network import GUIDED_HEADS, Watched, decode, encode
 
 _LABEL_SMOOTHING = 0.05
-_WEIGHTS = {"frames": 1.0, "phonemes": 0.3, "places": 0.3, "guide": 1.5, "reach": 1.0}
+_WEIGHTS = {"frames": 1.0, "phonemes": 0.3, "places": 0.4, "guide": 1.5, "reach": 1.0}
 _NUM_QUERIES = 48
 _REACH_FRAMES = 100
 _FRAME_STRIDE = 3  # frames: their neighbours say nearly the same

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.demo.batches import Recipe
 
 _SHORT = (0.85, 0.1, 0.0, 0.05)  # packed, spread, half, empty
-_FULL = (0.45, 0.22, 0.25, 0.08)
+_FULL = (0.62, 0.13, 0.2, 0.05)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +49,29 @@ def default_schedule(num_steps: int, batch_audio_s: float) -> Schedule:
     Attention costs grow with the square of the window, so most is learnt on short ones, which stand at random
     positions of the 30 s. A step and process takes about `batch_audio_s` seconds of audio.
     """
-
-    def recipe(window_s: float, shares: tuple[float, float, float, float]) -> Recipe:
-        return Recipe(window_s=window_s, batch_size=max(1, round(batch_audio_s / window_s)), shares=shares)
-
-    short, full = recipe(5.0, _SHORT), recipe(30.0, _FULL)
+    short, full = _recipe(5.0, batch_audio_s, _SHORT), _full_windows(batch_audio_s)
     return Schedule(
         stages=(
             Stage(until_step=round(0.5 * num_steps), recipes=(short,), auxiliary=1.0),
             Stage(until_step=round(0.8 * num_steps), recipes=(short, full), auxiliary=1.0),
-            Stage(until_step=num_steps, recipes=(full,), auxiliary=0.5),
+            Stage(until_step=num_steps, recipes=(full,), auxiliary=1.0),
         ),
         decay_from=round(0.4 * num_steps),
     )
+
+
+def further_schedule(num_steps: int, batch_audio_s: float) -> Schedule:
+    """For a model that knows its language: full windows, and a lower rate that soon begins to fall."""
+    stage = Stage(until_step=num_steps, recipes=(_full_windows(batch_audio_s),), auxiliary=1.0)
+    return Schedule(stages=(stage,), decay_from=round(0.2 * num_steps), matrix_rate=0.006, other_rate=1.3e-3)
+
+
+def _full_windows(batch_audio_s: float) -> Recipe:
+    return _recipe(30.0, batch_audio_s, _FULL, thinned=0.4)
+
+
+def _recipe(
+    window_s: float, batch_audio_s: float, shares: tuple[float, float, float, float], thinned: float = 0.0
+) -> Recipe:
+    batch_size = max(1, round(batch_audio_s / window_s))
+    return Recipe(window_s=window_s, batch_size=batch_size, shares=shares, thinned=thinned)
