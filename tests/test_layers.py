@@ -9,6 +9,7 @@ BELOW_RAY = [
     *("adaptive.opening", "adaptive.epochs", "adaptive.summary", "rounds"),
     *("archive", "exports", "joining", "plots", "report_page", "reporting", "subtitles"),
     *("attempts", "commit", "config", "cost", "ledger", "lock", "planning", "reading", "report", "runs"),
+    *("search.driver", "search.report", "search.trials"),
     *("schema", "scoring", "sources", "stages", "storage", "transcription", "voice_activity", "windows"),
 ]
 
@@ -32,5 +33,6 @@ def test_the_engine_imports_none_of_our_input_and_output():
     assert not loaded & {"ray", "pyarrow", "soundfile", "av", "jiwer", "soxr", "fsspec.core", "onnxruntime"}
 
 
-def test_the_command_line_starts_without_ray_and_torch():
-    assert not modules_after("import jobs.transcribe") & {"ray", "torch", "transformers", "pandas"}
+@pytest.mark.parametrize("job", ["transcribe", "search"])
+def test_the_command_line_starts_without_ray_and_torch(job):
+    assert not modules_after(f"import jobs.{job}") & {"ray", "torch", "transformers", "pandas"}
