@@ -98,7 +98,18 @@ def tiles(report: Report) -> list[tuple[str, str, str]]:
             _text(total.sparsity_mean, "{:.1%}"),
             _text(total.shadow_saved, "{:.1%} of device time saved", "of encoder positions dropped"),
         ),
+        *([_loss_tile(report)] if report.adaptive else []),
     ]
+
+
+def _loss_tile(report: Report) -> tuple[str, str, str]:
+    """How far adaptive sparsity was from dense: the output with the largest bound, or the fact of no loss."""
+    sparse = [found for found in report.adaptive if found["loss_bound"] is not None]
+    if not sparse:
+        return "Loss against dense", "none", "all shards ran dense"
+    worst = max(sparse, key=lambda found: found["loss_bound"])
+    remark = f"at most {worst['loss_bound']:.2%}, budget {worst['wer_budget']:.2%}"
+    return "Loss against dense", f"{worst['loss']:.2%}", remark
 
 
 def _text(value: float | None, form: str, otherwise: str = "-") -> str:

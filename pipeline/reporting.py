@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import commit, cost, evaluation, scoring
+from pipeline.adaptive.summary import summarise_policy
 from pipeline.joining import join
 from pipeline.ledger import read_transcripts
 from pipeline.schema import COUNTS
@@ -64,6 +65,7 @@ class Output:
     num_recordings: int
     num_failed: int
     failures: tuple[Failure, ...]
+    adaptive: dict[str, Any] | None  # see `adaptive.summary`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,7 @@ class Report:
     slowest_shards: tuple[Figures, ...]
     failures: tuple[Failure, ...]
     markers: tuple[dict[str, Any], ...]
+    adaptive: tuple[dict[str, Any], ...]  # of the outputs whose sparsity was adaptive, see `adaptive.summary`
 
 
 def read_output(path: str, usd_per_gpu_hour: float | None = None) -> Output:
@@ -138,6 +141,7 @@ def read_output(path: str, usd_per_gpu_hour: float | None = None) -> Output:
         num_recordings=len(rows.failed),
         num_failed=sum(rows.failed.values()),
         failures=tuple(rows.failures.values()),
+        adaptive=summarise_policy(store, markers, job["options"].get("wer_budget")),
     )
 
 
@@ -219,6 +223,7 @@ def make_report(outputs: Sequence[Output]) -> Report:
         slowest_shards=_slowest(by_shard),
         failures=_failures(outputs),
         markers=tuple(markers),
+        adaptive=tuple(output.adaptive for output in outputs if output.adaptive is not None),
     )
 
 

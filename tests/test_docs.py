@@ -9,7 +9,12 @@ import pytest
 from pipeline import schema
 
 ROOT = Path(__file__).parents[1]
-TABLES = {"transcripts": schema.TRANSCRIPTS, "metrics": schema.METRICS, "plan": schema.PLAN}
+TABLES = {
+    "transcripts": schema.TRANSCRIPTS,
+    "metrics": schema.METRICS,
+    "policy/sample": schema.SAMPLE,
+    "plan": schema.PLAN,
+}
 
 
 def rows(field: pa.Field, prefix: str = "") -> Iterator[str]:
