@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="Begin no run after so many.")
     given = parser.parse_args()
     until = time.monotonic() + given.seconds
-    print(json.dumps(run_all(given.folder, every=given.every, seed=given.seed, until=until)))
+    print(json.dumps(run_all(given.folder.resolve(), every=given.every, seed=given.seed, until=until)))
 
 
 if __name__ == "__main__":

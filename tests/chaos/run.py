@@ -28,8 +28,8 @@ from undisturbed import Tally
 HERE = Path(__file__).parent
 NUM_RECORDINGS = 48
 # Faults in one turn of a kind: so many that each kind has had its turn after some minutes.
-PER_TURN = {"driver killed": 3, "actor killed": 5, "worker killed": 5, "node killed": 2}
-SHARE_ALONE = 0.25  # of the time goes to what runs without Ray, before the rest
+PER_TURN = {"driver killed": 4, "actor killed": 8, "worker killed": 8, "node killed": 6}
+SHARE_ALONE = 0.2  # of the time goes to what runs without Ray, before the rest
 FILES, STORE = "file operation (EIO, ENOSPC, kill)", "S3 (503, slow, short, lost, reset)"
 COLUMNS = ("faults", "survived", "lost", "doubled", "torn", "touched")
 HEADINGS = ("injected", "survived", "rows lost", "doubled", "torn", "rewritten")

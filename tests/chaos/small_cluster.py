@@ -31,6 +31,7 @@ class SmallCluster:
             port = _free_port()
             self.jobs_url = f"http://127.0.0.1:{port}"
             head |= {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+            head["dashboard_agent_listen_port"] = _free_port()  # takes the jobs
         self._cluster = Cluster(initialize_head=True, head_node_args={**self._settings(), **head})
         self.nodes = [self.add_node() for _ in range(num_nodes)]
 
