@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.engine.encoder import Encoder
 from pipeline.engine.policy import Level
 from pipeline.engine.sound import sounding_positions
-from pipeline.engine.sparsify import SELECTORS, Evidence, Selector, num_kept, score
+from pipeline.engine.sparsify import SELECTORS, Evidence, Selector, num_kept, pick_evenly, score
 
 # Attention received whose deviation is under this share of its mean says nothing. Trained models are far from
 # it (0.4 to 1.4 at layers 1-3 of the bundled one).
@@ -67,13 +67,14 @@ def choose_kept(evidence: Evidence, level: Level, num_samples: Sequence[int]) ->
 def keep_sounding(importance: Tensor, sounding: Tensor, k: int, selector: Selector) -> Tensor:
     """k positions, none of them silent while a sounding one is left out: int64 [k], ascending.
 
-    importance, sounding: [time]. The selector picks among the sounding positions, or, where all of these are
-    kept, the rest among the silent ones.
+    importance, sounding: [time]. The selector picks among the sounding positions. Where all of these are kept,
+    the rest are silent ones at even distances: which silence is kept says nothing, but that some of it is kept
+    everywhere tells the decoder where speech ends (docs/sparsity.md).
     """
     loud, silent = sounding.nonzero().squeeze(1), (~sounding).nonzero().squeeze(1)
     if k <= len(loud):
         return loud[selector.pick(importance[None, loud], k)[0]]
-    rest = silent[selector.pick(importance[None, silent], k - len(loud))[0]]
+    rest = silent[pick_evenly(importance[None, silent], k - len(loud))[0]]
     return torch.cat([loud, rest]).sort().values
 
 
