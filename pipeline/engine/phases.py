@@ -67,9 +67,9 @@ def choose_kept(evidence: Evidence, level: Level, num_samples: Sequence[int]) ->
 def keep_sounding(importance: Tensor, sounding: Tensor, k: int, selector: Selector) -> Tensor:
     """k positions, none of them silent while a sounding one is left out: int64 [k], ascending.
 
-    importance, sounding: [time]. The selector picks among the sounding positions. Where all of these are kept,
-    the rest are silent ones at even distances: which silence is kept says nothing, but that some of it is kept
-    everywhere tells the decoder where speech ends (docs/sparsity.md).
+    importance, sounding: [time]. The selector picks among the sounding positions. Where all of these are
+    kept, the rest are silent ones at even distances: which of them says nothing, but some silence everywhere
+    tells the decoder where speech ends (docs/sparsity.md).
     """
     loud, silent = sounding.nonzero().squeeze(1), (~sounding).nonzero().squeeze(1)
     if k <= len(loud):
