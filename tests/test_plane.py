@@ -13,7 +13,7 @@ import soundfile
 from pipeline.benchmark import plane
 from pipeline.benchmark.alone import run_alone
 from pipeline.benchmark.paced import PacedEngine, busy_share, busy_stretches
-from pipeline.benchmark.plane_audio import archives, write_archive
+from pipeline.benchmark.plane_audio import archives, bundled_speech, write_archive
 from pipeline.benchmark.processes import TreeWatch
 
 RATE = 16_000
@@ -53,9 +53,7 @@ def test_an_archive_is_files_of_the_lengths_asked_for(tmp_path):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_job_through_the_plane_has_one_decoder_for_each_reader(tmp_path):
-    generator = np.random.default_rng(0)
-    speech = generator.integers(-2000, 2000, 10 * RATE).astype(np.int16)
-    write_archive(tmp_path / "clips", [4] * 40, speech)
+    write_archive(tmp_path / "clips", [4] * 40, bundled_speech())
     with plane.cluster.connected():
         case = plane._measure("clips", tmp_path / "clips", [4] * 40, 400.0, 0.0)
     assert case.decoders == case.readers == 1
