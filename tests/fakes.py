@@ -62,7 +62,7 @@ def read_recording(recording_id="a.wav", **changes):
     return values | changes
 
 
-def audio_table(recordings, windows, *, overflow=()):
+def audio_table(recordings, windows, *, overflow=(), samples=None):
     """A `SHARD_AUDIO` row; `windows` are (recording, start_s, end_s, speech spans)."""
     rows, first = [], 0
     for recording, start_s, end_s, speech in windows:
@@ -74,6 +74,7 @@ def audio_table(recordings, windows, *, overflow=()):
         first += num
     row = {
         "shard_id": 7, "attempt": 1, "recordings": list(recordings), "windows": rows,
-        "samples": (np.arange(first) % 100).astype(np.int16), "overflow": list(overflow),
+        "samples": (np.arange(first) % 100).astype(np.int16) if samples is None else samples,
+        "overflow": list(overflow),
     }  # fmt: skip
     return schema.table_of(schema.SHARD_AUDIO, [row])
