@@ -20,6 +20,7 @@ from rich.table import Table
 
 from jobs import cli
 from pipeline import exports, report_page, reporting
+from pipeline.outputs import read_output
 from pipeline.reporting import Figures, Report
 from pipeline.storage import OutputError
 
@@ -39,7 +40,7 @@ def report(
     gpu_hour_usd: float | None,
 ) -> tuple[dict[str, Any], int]:
     """Print tables on stderr and the figures as one JSON line; write the files asked for."""
-    found = reporting.make_report([reporting.read_output(path, gpu_hour_usd) for path in outputs])
+    found = reporting.make_report([read_output(path, gpu_hour_usd) for path in outputs])
     _print_tables(found)
     totals = as_json(found)
     if json_file:
@@ -64,7 +65,7 @@ def as_json(found: Report) -> dict[str, Any]:
         "failures": [asdict(failure) for failure in found.failures],
         **{
             name: [asdict(figures) for figures in getattr(found, name)]
-            for name in ("by_run", "by_day", "by_model", "slowest_shards")
+            for name in ("by_run", "by_day", "by_model", "slowest_shards", "slowest_recordings")
         },
     }
 
@@ -100,6 +101,11 @@ def _print_tables(found: Report) -> None:
             shown.add_row(*map(escape, row))
         shown.add_section()
     console.print(shown)
+    for table in report_page.slowest_recordings(found):
+        for name, audio, device, rtfx in table.rows:
+            console.print(
+                f"slow: {name}: {audio} of audio, {device} of device time, RTFx {rtfx}", markup=False
+            )
     for failure in found.failures:
         console.print(f"{failure.error_type}: {failure.num_rows}", markup=False)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline import cost
 from pipeline.commit import parquet_bytes, parquet_table
 from pipeline.schema import MEASURES, SHARD_RESULT, TRANSCRIPTS, table_of
 from pipeline.storage import Store
@@ -191,6 +192,7 @@ def join_measures(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "sparsity_mean": 1 - kept / positions if positions else None,
         "sparsity_min": min((piece["sparsity_min"] for piece in on_device), default=None),
         "sparsity_max": max((piece["sparsity_max"] for piece in on_device), default=None),
+        "slowest": cost.slowest(slow for piece in pieces for slow in piece["slowest"] or ()),
         "started_at": min(piece["started_at"] for piece in pieces),
     }
 

@@ -19,6 +19,7 @@ import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext
 
 from pipeline.cluster import ClusterError, Workers
+from pipeline.monitoring import commit_and_count
 from pipeline.reading import ReadOptions
 from pipeline.schema import SHARD_PLAN
 from pipeline.stages import SHARDS_IN_WORK, Round, TranscribeShard, commit_result, read_shard
@@ -78,7 +79,7 @@ def run_round(
             max_task_retries=0,
         )
         markers = results.map_batches(
-            partial(commit, this_round=this_round),
+            partial(commit_and_count, commit=commit, this_round=this_round),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=COMMIT_CPUS,

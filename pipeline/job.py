@@ -237,6 +237,7 @@ def _finish(ledger: Ledger, options: JobOptions) -> dict[str, Any]:
 
 def _write_page(store: Store) -> None:
     from pipeline import report_page, reporting
+    from pipeline.outputs import read_output
 
-    found = reporting.make_report([reporting.read_output(str(store.root))])
+    found = reporting.make_report([read_output(str(store.root))])
     store.replace(PAGE, report_page.render(found, datetime.now(UTC)).encode())

@@ -39,7 +39,7 @@ def render(report: Report, made_at: datetime) -> str:
         made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
         tiles=tiles(report),
         plots=[plot for plot in plots(report) if plot is not None],
-        tables=tables(report),
+        tables=[*tables(report), *slowest_recordings(report)],
         failures=[
             (failure.error_type, failure.num_rows, [clean(text) for text in failure.examples])
             for failure in report.failures
@@ -116,6 +116,11 @@ def _text(value: float | None, form: str, otherwise: str = "-") -> str:
     return otherwise if value is None else form.format(value)
 
 
+def _interval(figures: Figures) -> str:
+    low, high = figures.wer_low, figures.wer_high
+    return "-" if low is None or high is None else f"{low:.2%} to {high:.2%}"
+
+
 COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
     ("shards", lambda f: f"{f.num_shards:,}"),
     ("failed", lambda f: f"{f.num_failed_rows:,}"),
@@ -127,6 +132,7 @@ COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
     ("with idle time", lambda f: _text(f.usd_per_audio_hour_held, "{:.4f}")),
     ("sparsity", lambda f: _text(f.sparsity_mean, "{:.1%}")),
     ("WER", lambda f: _text(f.wer, "{:.2%}")),
+    ("95 %", _interval),
 )
 
 
@@ -139,6 +145,21 @@ def tables(report: Report) -> list[Table]:
         ("Slowest shards", report.slowest_shards),
     )
     return [table(title, figures) for title, figures in groups if figures]
+
+
+def slowest_recordings(report: Report) -> list[Table]:
+    """The recordings that took the device longest for their length; none where no shard names any."""
+    rows = tuple(
+        (
+            clean(slow.recording_id),
+            duration(slow.audio_s),
+            duration(slow.device_s),
+            _text(slow.rtfx, "{:,.1f}"),
+        )
+        for slow in report.slowest_recordings
+    )
+    header = ("", "audio", "device", "RTFx")
+    return [Table(title="Slowest recordings", header=header, rows=rows)] if rows else []
 
 
 def table(title: str, figures: Iterable[Figures]) -> Table:

@@ -2,70 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import commit, cost, evaluation, scoring
-from pipeline.adaptive.summary import summarise_policy
-from pipeline.joining import join
-from pipeline.ledger import read_transcripts
+from pipeline import cost, evaluation, scoring
+from pipeline.outputs import Failure, Output, Run, Scored, run_name
 from pipeline.schema import COUNTS
-from pipeline.storage import OutputError, Store, existing_store
+from pipeline.storage import OutputError
 
-MAX_EXAMPLES = 3
 NUM_SLOWEST = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One run of a job, one that was killed or did nothing too. `day` is the day of its start, in UTC."""
+class SlowRecording:
+    """A recording that took the device long for its length."""
 
+    recording_id: str
     output: str
-    run_id: str
-    state: str
-    day: str
-    model: str
-    wall_s: float
-    gpu_s_held: float
-    usd_per_gpu_hour: float | None
-
-    @property
-    def name(self) -> str:
-        """The run among those of several outputs."""
-        return _run_name(self.output, self.run_id)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """All failed rows of one cause."""
-
-    error_type: str
-    num_rows: int
-    examples: tuple[str, ...]  # at most `MAX_EXAMPLES`
-
-    def __add__(self, other: Failure) -> Failure:
-        examples = sorted((*self.examples, *other.examples))[:MAX_EXAMPLES]
-        return Failure(
-            error_type=self.error_type, num_rows=self.num_rows + other.num_rows, examples=tuple(examples)
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """What the files of one output say. `counts` has one entry for each recording that was scored."""
-
-    path: str
-    markers: tuple[dict[str, Any], ...]  # rows of METRICS
-    runs: tuple[Run, ...]
-    counts: tuple[scoring.Counts, ...]
-    num_recordings: int
-    num_failed: int
-    failures: tuple[Failure, ...]
-    adaptive: dict[str, Any] | None  # see `adaptive.summary`
+    audio_s: float
+    device_s: float
+    rtfx: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +33,9 @@ class Figures:
 
     `cost_usd` is the price of the time the device worked, `cost_usd_held` of the GPUs held, idle and killed
     runs included; null where no GPU was used. `shadow_saved` is the share of device time that sparsification
-    saved, measured on windows decoded both ways.
+    saved, measured on windows decoded both ways. `wer` is of whole recordings, parts and channels joined, and
+    `wer_low` and `wer_high` are the central 95 % of a bootstrap over them; a shard has no interval, and its
+    `wer` leaves out what is joined.
     """
 
     group: str
@@ -95,109 +56,33 @@ class Figures:
     num_fallback: int
     shadow_saved: float | None
     wer: float | None
+    wer_low: float | None
+    wer_high: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The whole report; `wer_interval` is the central 95 % of a bootstrap over recordings."""
+    """The whole report."""
 
     outputs: tuple[str, ...]
     total: Figures
     num_recordings: int
     num_failed: int
-    wer_interval: tuple[float, float] | None
     by_run: tuple[Figures, ...]
     by_day: tuple[Figures, ...]
     by_model: tuple[Figures, ...]
     by_shard: tuple[Figures, ...]
     slowest_shards: tuple[Figures, ...]
+    slowest_recordings: tuple[SlowRecording, ...]
     failures: tuple[Failure, ...]
     markers: tuple[dict[str, Any], ...]
     adaptive: tuple[dict[str, Any], ...]  # of the outputs whose sparsity was adaptive, see `adaptive.summary`
 
-
-def read_output(path: str, usd_per_gpu_hour: float | None = None) -> Output:
-    """Read an output, finished or not.
-
-    `usd_per_gpu_hour` is the price to count with; None: the one its own shards were counted with. Raises
-    `OutputError` if there is no output, and `ForeignMarker`.
-    """
-    store = existing_store(path)
-    job = json.loads(store.read("_job.json") or b"{}")
-    markers = commit.committed(store, job["fingerprint"], job["plan_hash"]).to_pylist()
-    price = usd_per_gpu_hour if usd_per_gpu_hour is not None else _price(markers)
-    for marker in markers:
-        marker["output"] = path
-        if usd_per_gpu_hour is not None:
-            marker["cost_usd"] = cost.cost_usd(marker["device_s"], usd_per_gpu_hour, marker["device"])
-    rows = _Rows()
-    for row in read_transcripts(path):
-        rows.add(row)
-    return Output(
-        path=path,
-        markers=tuple(markers),
-        runs=tuple(_runs(store, path, job["options"]["model"], price)),
-        counts=tuple(rows.all_counts()),
-        num_recordings=len(rows.failed),
-        num_failed=sum(rows.failed.values()),
-        failures=tuple(rows.failures.values()),
-        adaptive=summarise_policy(store, markers, job["options"].get("wer_budget")),
-    )
-
-
-class _Rows:
-    """What is kept of the rows of an output while they are read once."""
-
-    def __init__(self) -> None:
-        self.failed: dict[str, bool] = {}  # by recording_id
-        self.failures: dict[str, Failure] = {}  # by cause
-        self._counts: list[scoring.Counts] = []
-        self._joint: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Take a row of `TRANSCRIPTS` in."""
-        recording_id, is_failed = row["recording_id"], row["status"] == "failed"
-        self.failed[recording_id] = self.failed.get(recording_id, False) or is_failed
-        if is_failed:
-            cause = row["error_type"]
-            one = Failure(error_type=cause, num_rows=1, examples=(f"{recording_id}: {row['error_message']}",))
-            self.failures[cause] = one + self.failures[cause] if cause in self.failures else one
-        if row["num_hits"] is not None:
-            self._counts.append(scoring.Counts(**{name: row[name] for name in COUNTS}))
-        elif row["reference"] is not None:
-            self._joint[recording_id].append(row)
-
-    def all_counts(self) -> Iterator[scoring.Counts]:
-        """The word counts of every recording that was scored; those of several rows are scored joined."""
-        yield from self._counts
-        for rows in self._joint.values():
-            whole = join(rows)
-            if whole.text is not None:
-                yield scoring.count_errors(rows[0]["reference"], whole.text, whole.language)
-
-
-def _price(markers: Sequence[dict[str, Any]]) -> float | None:
-    """Dollars per GPU-hour that the latest shard with a cost was counted with."""
-    paid = [marker for marker in markers if marker["cost_usd"] is not None and marker["device_s"] > 0]
-    if not paid:
-        return None
-    latest = max(paid, key=lambda marker: marker["finished_at"])
-    return latest["cost_usd"] / latest["device_s"] * cost.SECONDS_PER_HOUR
-
-
-def _runs(store: Store, path: str, model: str, price: float | None) -> Iterator[Run]:
-    for name in store.names("runs"):
-        record = json.loads(store.read(name) or b"{}")
-        yield Run(
-            output=path,
-            run_id=record["run_id"],
-            state=record["state"],
-            day=record["started_at"][:10],
-            model=model,
-            wall_s=record["wall_s"],
-            gpu_s_held=record["gpu_seconds_held"],
-            usd_per_gpu_hour=price,
-        )
+    @property
+    def wer_interval(self) -> tuple[float, float] | None:
+        """The central 95 % of the WER of all recordings; None without references."""
+        low, high = self.total.wer_low, self.total.wer_high
+        return None if low is None or high is None else (low, high)
 
 
 def make_report(outputs: Sequence[Output]) -> Report:
@@ -207,28 +92,23 @@ def make_report(outputs: Sequence[Output]) -> Report:
         raise OutputError(f"{next(path for path in paths if paths.count(path) > 1)}: is given twice")
     markers = [marker for output in outputs for marker in output.markers]
     runs = [run for output in outputs for run in output.runs]
-    counts = [count for output in outputs for count in output.counts]
-    total = _figures("total", markers, runs)
-    by_shard = tuple(_figures(_shard_name(marker, len(outputs) > 1), [marker], None) for marker in markers)
+    scored = [one for output in outputs for one in output.scored]
+    by_shard = tuple(_figures(_shard_name(marker, len(outputs) > 1), [marker]) for marker in markers)
     return Report(
         outputs=tuple(paths),
-        total=total,
+        total=_figures("total", markers, runs, [one.counts for one in scored]),
         num_recordings=sum(output.num_recordings for output in outputs),
         num_failed=sum(output.num_failed for output in outputs),
-        wer_interval=evaluation.wer_interval(counts) if counts else None,
-        by_run=_by_run(markers, runs),
-        by_day=_grouped(markers, runs, lambda m: f"{m['finished_at']:%Y-%m-%d}", lambda run: run.day),
-        by_model=_grouped(markers, runs, lambda m: m["model"], lambda run: run.model),
+        by_run=_by_run(markers, runs, scored),
+        by_day=_grouped(markers, runs, scored, lambda m: f"{m['finished_at']:%Y-%m-%d}", lambda run: run.day),
+        by_model=_grouped(markers, runs, scored, lambda m: m["model"], lambda run: run.model),
         by_shard=by_shard,
         slowest_shards=_slowest(by_shard),
+        slowest_recordings=_slowest_recordings(markers),
         failures=_failures(outputs),
         markers=tuple(markers),
         adaptive=tuple(output.adaptive for output in outputs if output.adaptive is not None),
     )
-
-
-def _run_name(output: str, run_id: str) -> str:
-    return f"{Path(output).name}/{run_id}"
 
 
 def _shard_name(marker: dict[str, Any], several: bool) -> str:
@@ -236,28 +116,45 @@ def _shard_name(marker: dict[str, Any], several: bool) -> str:
     return f"{Path(marker['output']).name}/{name}" if several else name
 
 
-def _by_run(markers: Sequence[dict[str, Any]], runs: Sequence[Run]) -> tuple[Figures, ...]:
+def _by_run(
+    markers: Sequence[dict[str, Any]], runs: Sequence[Run], scored: Sequence[Scored]
+) -> tuple[Figures, ...]:
     """The runs of all outputs in the order they were started, which their ids tell."""
-    groups = _grouped(markers, runs, lambda m: _run_name(m["output"], m["run_id"]), lambda run: run.name)
+    groups = _grouped(
+        markers, runs, scored, lambda m: run_name(m["output"], m["run_id"]), lambda run: run.name
+    )
     return tuple(sorted(groups, key=lambda figures: figures.group.rpartition("/")[2]))
 
 
 def _grouped(
     markers: Iterable[dict[str, Any]],
     runs: Iterable[Run],
+    scored: Iterable[Scored],
     group_of_marker: Callable[[dict[str, Any]], str],
     group_of_run: Callable[[Run], str],
 ) -> tuple[Figures, ...]:
-    groups: defaultdict[str, tuple[list[dict[str, Any]], list[Run]]] = defaultdict(lambda: ([], []))
+    groups: defaultdict[str, tuple[list[dict[str, Any]], list[Run], list[scoring.Counts]]]
+    groups = defaultdict(lambda: ([], [], []))
     for run in runs:
         groups[group_of_run(run)][1].append(run)
     for marker in markers:
         groups[group_of_marker(marker)][0].append(marker)
+    for one in scored:
+        groups[group_of_marker(one.marker)][2].append(one.counts)
     return tuple(_figures(name, *members) for name, members in sorted(groups.items()))
 
 
-def _figures(group: str, markers: Sequence[dict[str, Any]], runs: Sequence[Run] | None) -> Figures:
-    """The figures of a group; `runs` is None for a shard, which shares its run with others."""
+def _figures(
+    group: str,
+    markers: Sequence[dict[str, Any]],
+    runs: Sequence[Run] | None = None,
+    scored: Sequence[scoring.Counts] | None = None,
+) -> Figures:
+    """The figures of a group.
+
+    `runs` and `scored` (one entry a recording) are None for a shard, which shares its run with others and
+    knows only the recordings that lie wholly in it.
+    """
 
     def total(name: str) -> float:
         return sum(marker[name] for marker in markers if marker[name] is not None)
@@ -265,7 +162,11 @@ def _figures(group: str, markers: Sequence[dict[str, Any]], runs: Sequence[Run] 
     audio_s, device_s = total("audio_s"), total("device_s")
     usd = total("cost_usd") if any(marker["cost_usd"] is not None for marker in markers) else None
     held_usd = _held_usd(runs or ())
-    counts = scoring.Counts(**{name: int(total(name)) for name in COUNTS})
+    if scored is None:
+        counts, interval = scoring.Counts(**{name: int(total(name)) for name in COUNTS}), None
+    else:
+        counts = scoring.total(scored)
+        interval = evaluation.wer_interval(scored) if scored else None
     positions, dense_s = total("total_positions"), total("shadow_dense_device_s")
     return Figures(
         group=group,
@@ -286,6 +187,8 @@ def _figures(group: str, markers: Sequence[dict[str, Any]], runs: Sequence[Run] 
         num_fallback=int(total("num_fallback")),
         shadow_saved=1 - total("shadow_sparse_device_s") / dense_s if dense_s else None,
         wer=counts.wer,
+        wer_low=interval[0] if interval else None,
+        wer_high=interval[1] if interval else None,
     )
 
 
@@ -304,6 +207,15 @@ def _per_hour(usd: float | None, audio_s: float) -> float | None:
 def _slowest(shards: Sequence[Figures]) -> tuple[Figures, ...]:
     timed = [shard for shard in shards if shard.rtfx is not None]
     return tuple(sorted(timed, key=lambda shard: shard.rtfx or 0.0)[:NUM_SLOWEST])
+
+
+def _slowest_recordings(markers: Sequence[dict[str, Any]]) -> tuple[SlowRecording, ...]:
+    """The slowest of those that the shards name; what was done before shards named them is not known."""
+    named = [slow | {"output": marker["output"]} for marker in markers for slow in marker["slowest"] or ()]
+    return tuple(
+        SlowRecording(**slow, rtfx=cost.rtfx(slow["device_s"], slow["audio_s"]))
+        for slow in cost.slowest(named, NUM_SLOWEST)
+    )
 
 
 def _failures(outputs: Iterable[Output]) -> tuple[Failure, ...]:

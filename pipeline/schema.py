@@ -148,6 +148,15 @@ ARCHIVE_LEDGER = pa.schema(
     ]
 )
 
+# A recording, or channel of one, that took the device long for its length.
+SLOW_RECORDING = pa.struct(
+    [
+        _required("recording_id", pa.string()),
+        _required("audio_s", pa.float64()),
+        _required("device_s", pa.float64()),
+    ]
+)
+
 # One row per shard; on disk it is also the marker that the shard is done.
 METRICS = pa.schema(
     [
@@ -171,6 +180,7 @@ METRICS = pa.schema(
         pa.field("level", pa.int32()),  # of the adaptive policy; null at a fixed sparsity
         _required("num_fallback", pa.int64()),
         pa.field("fallback_device_s", pa.float64()),  # of decoding again; null in the first outputs
+        pa.field("slowest", pa.list_(SLOW_RECORDING)),  # a few, slowest first; null in the first outputs
         _required("num_shadow", pa.int64()),
         _required("shadow_num_errors", pa.int64()),
         _required("shadow_num_words", pa.int64()),
@@ -218,6 +228,7 @@ SAMPLE_RESULT = pa.schema(
 MEASURES = (
     *("num_windows", "num_tokens", "wall_s", "device_s", "kept_positions", "total_positions"),
     *("sparsity_mean", "sparsity_min", "sparsity_max", "level", "num_fallback", "fallback_device_s"),
+    "slowest",
     *("num_shadow", "shadow_num_errors", "shadow_num_words"),
     *("shadow_dense_device_s", "shadow_sparse_device_s"),
     *("device", "host", "model", "started_at"),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import socket
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from pipeline import cost
 from pipeline.adaptive.shadow import Shadow, ShardLevel, cast_shadow
 from pipeline.placed import (
     PlacedResult,
@@ -54,6 +57,7 @@ def transcribe_shard(
     ]
     measures = {
         **_measures(results, engine, shadow_s),
+        "slowest": cost.slowest(_times(results, recordings)),
         **shadow.as_dict(),
         "level": None if sparsity is None else sparsity.rung,
         "wall_s": time.perf_counter() - started,
@@ -127,6 +131,20 @@ def _words(window: PlacedWindow, segment: Segment) -> list[dict[str, Any]] | Non
         }
         for word in segment.words
     ]
+
+
+def _times(results: list[PlacedResult], recordings: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What each recording took of the device (`SLOW_RECORDING`)."""
+    seconds: defaultdict[int, float] = defaultdict(float)
+    for done in results:
+        seconds[done.window.recording] += done.result.device_s
+    for index, device_s in seconds.items():
+        recording = recordings[index]
+        yield {
+            "recording_id": recording["recording_id"],
+            "audio_s": recording["duration_s"],
+            "device_s": device_s,
+        }
 
 
 def _measures(results: list[PlacedResult], engine: Transcriber, shadow_s: float) -> dict[str, Any]:

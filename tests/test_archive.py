@@ -20,6 +20,7 @@ from pipeline import archive, job, plots, reporting, stages
 from pipeline.config import JobRequest, OptionError, RunOptions
 from pipeline.ledger import read_transcripts
 from pipeline.lock import DriverLock, OutputBusy
+from pipeline.outputs import read_output
 from pipeline.reading import ReadOptions
 from pipeline.storage import open_store
 
@@ -111,7 +112,7 @@ def test_three_days_are_three_runs_no_recording_twice_and_three_bars(source, tmp
     assert set(times_done(tmp_path).values()) == {1}
     assert len(times_done(tmp_path)) == 6
     assert all("Transcription report" in Path(path, "report.html").read_text() for path in outputs(tmp_path))
-    found = reporting.make_report([reporting.read_output(path) for path in outputs(tmp_path)])
+    found = reporting.make_report([read_output(path) for path in outputs(tmp_path)])
     assert (found.num_recordings, found.num_failed, found.total.audio_s) == (6, 0, 12.0)
     assert len(plots.cost_bars(found).bars) == 3
     assert update(source, tmp_path, "2026-03-04").runs == {}

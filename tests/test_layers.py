@@ -7,7 +7,17 @@ import pytest
 
 BELOW_RAY = [
     *("adaptive.opening", "adaptive.epochs", "adaptive.summary", "rounds"),
-    *("archive", "exports", "joining", "plots", "report_page", "reporting", "subtitles"),
+    *(
+        "archive",
+        "exports",
+        "joining",
+        "model_cache",
+        "outputs",
+        "plots",
+        "report_page",
+        "reporting",
+        "subtitles",
+    ),
     *("attempts", "commit", "config", "cost", "ledger", "lock", "planning", "reading", "report", "runs"),
     *("search.driver", "search.report", "search.trials"),
     *("schema", "scoring", "sources", "stages", "storage", "transcription", "voice_activity", "windows"),

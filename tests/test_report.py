@@ -16,6 +16,7 @@ import pytest
 from fakes import plan_row
 
 from pipeline import commit, plots, report_page, reporting
+from pipeline.outputs import read_output
 from pipeline.schema import METRICS, PLAN, TRANSCRIPTS, table_of
 from pipeline.storage import LocalStore, OutputError
 
@@ -29,7 +30,7 @@ def marker(shard_id, run_id, started_at, **changes):
         **dict.fromkeys(METRICS.names, 0),
         "shard_id": shard_id, "run_id": run_id, "num_recordings": 2, "audio_s": 3600.0, "speech_s": 3000.0,
         "wall_s": 40.0, "device_s": 36.0, "rtf": 0.01, "rtfx": 100.0, "kept_positions": 750,
-        "total_positions": 1500, "sparsity_mean": 0.5, "level": None, "num_hits": 90,
+        "total_positions": 1500, "sparsity_mean": 0.5, "level": None, "slowest": None, "num_hits": 90,
         "num_substitutions": 10, "wer": 0.1,
         "cost_usd": 0.035, "device": "cuda:0", "host": "h", "model": "large", "transcripts_sha256": "",
         "attempts": 1, "started_at": started_at, "finished_at": started_at + timedelta(seconds=40), **STAMP,
@@ -95,7 +96,7 @@ def output(tmp_path):
 
 
 def make(*paths, price=None):
-    return reporting.make_report([reporting.read_output(path, price) for path in paths])
+    return reporting.make_report([read_output(path, price) for path in paths])
 
 
 def test_totals_are_the_sums_of_the_shards(output):
@@ -106,6 +107,35 @@ def test_totals_are_the_sums_of_the_shards(output):
     assert found.total.sparsity_mean == 0.5
     assert found.total.wer == pytest.approx(0.1)
     assert found.wer_interval == pytest.approx((0.1, 0.1))
+
+
+def test_every_group_has_the_interval_of_its_own_recordings(tmp_path):
+    markers = [marker(0, "r1", DAY), marker(1, "r2", DAY + timedelta(days=1))]
+    rows = [transcript(f"{n}.wav", 0) for n in range(2)]
+    rows += [transcript("3.wav", 1), transcript("4.wav", 1, num_hits=50, num_substitutions=0)]
+    runs = [run_record("r1", DAY), run_record("r2", DAY + timedelta(days=1))]
+    first, second = make(make_output(tmp_path / "out", markers, rows, runs)).by_day
+    assert (first.wer, first.wer_low, first.wer_high) == pytest.approx((0.1, 0.1, 0.1))
+    assert (second.wer, second.wer_low, second.wer_high) == pytest.approx((0.05, 0.0, 0.1))
+
+
+def test_the_slowest_recordings_are_those_of_the_most_device_time_for_their_length(tmp_path):
+    def slow(name, audio_s, device_s):
+        return {"recording_id": name, "audio_s": audio_s, "device_s": device_s}
+
+    markers = [
+        marker(0, "r1", DAY, slowest=[slow("long.wav", 3600.0, 60.0), slow("short.wav", 0.1, 0.05)]),
+        marker(1, "r1", DAY, slowest=[slow(f"{HOSTILE}.wav", 30.0, 3.0)]),
+        marker(2, "r1", DAY, slowest=None),
+    ]
+    folder = make_output(tmp_path / "out", markers, [transcript("a.wav", 0)], [run_record("r1", DAY)])
+    found = make(folder)
+    assert [one.recording_id for one in found.slowest_recordings] == [
+        f"{HOSTILE}.wav", "long.wav", "short.wav"
+    ]  # fmt: skip
+    assert found.slowest_recordings[0].rtfx == pytest.approx(10.0)
+    assert "Slowest recordings" in report_page.render(found, DAY)
+    assert "<script>alert" not in report_page.render(found, DAY)
 
 
 def test_every_grouping_adds_up_to_the_total(output, tmp_path):
