@@ -73,7 +73,9 @@ class ShardReader:
                 shard.overflow.append(dict(row))
                 continue
             except DecodeError as error:
-                waiting.append((row, error))
+                # Its traceback would hold this frame, and with it the samples of the shard, until Python
+                # looks for cycles.
+                waiting.append((row, error.with_traceback(None)))
                 continue
             waiting.append((row, stretch))
             used_s += stretch.channel_seconds

@@ -88,3 +88,17 @@ def test_a_killed_node_is_replaced_by_a_late_one(bench):
     from ray_faults import kill_nodes
 
     assert judged(kill_nodes(bench, 1)).faults == 1
+
+
+def test_ten_times_the_files_cost_a_driver_less_than_a_tenth_more_memory(tmp_path):
+    few, many = (run("memory.py", "driver", tmp_path / str(n), "--files", n) for n in (60, 600))
+    assert many < 1.1 * few
+
+
+def test_a_worker_holds_no_more_after_hundreds_of_files(tmp_path):
+    held = run("memory.py", "worker", tmp_path / "w", "--files", 500)
+    early, late = held[2], held[-1]
+    for name in ("open_files", "decoder_open_files", "threads"):
+        assert late[name] <= early[name], name
+    for name in ("bytes", "decoder_bytes"):
+        assert late[name] < 1.05 * early[name], name
