@@ -12,6 +12,7 @@ it runs on a CPU too, slowly: the tests do so.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -39,6 +40,26 @@ def column_sums(q: Tensor, k: Tensor) -> Tensor:
     _row_log_sum_exp[grid](q, k, lse, time, **sizes)
     _add_columns[grid](q, k, lse, sums, time, **sizes)
     return sums.view(batch, heads, time)
+
+
+def is_usable(device: torch.device) -> bool:
+    """Whether the kernel compiles on a device and is right there; if not, a warning says why.
+
+    Triton needs a C compiler beside the driver, which some images for GPUs lack.
+    """
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 2, 2 * BLOCK + 16, 64, generator=generator).to(device) for _ in range(2))
+    try:
+        sums = column_sums(q / 8, k)
+    except Exception as error:  # compilers and drivers fail in many ways; the slower way always works
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        warnings.warn(f"scoring without the Triton kernel: {reason}", RuntimeWarning, stacklevel=2)
+        return False
+    exact = (q.double() / 8 @ k.double().transpose(2, 3)).softmax(-1).sum(2)
+    if torch.allclose(sums.double(), exact, rtol=1e-3):
+        return True
+    warnings.warn("scoring without the Triton kernel: its sums are wrong here", RuntimeWarning, stacklevel=2)
+    return False
 
 
 @triton.jit

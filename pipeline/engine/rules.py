@@ -111,8 +111,12 @@ class Rules:
 
 
 def _penalty(forbidden: Tensor) -> Tensor:
-    """-inf for the forbidden rows, to be added; adding it is four times as fast as a masked fill on a CPU."""
-    return torch.where(forbidden, NEVER, 0.0)[:, None]
+    """-inf for the forbidden rows, to be added; adding it is four times as fast as a masked fill on a CPU.
+
+    Nothing comes from the host here, or a CUDA graph could not hold it.
+    """
+    zeros = torch.zeros(forbidden.shape, dtype=torch.float32, device=forbidden.device)
+    return zeros.masked_fill_(forbidden, NEVER)[:, None]
 
 
 def _draw(logits: Tensor, temperature: Tensor, draw: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.caches import SlotCaches
+from pipeline.engine.graphs import padded_keys, step_graphs
 from pipeline.engine.model import Model
 from pipeline.engine.rules import History, Rules
 
@@ -84,6 +85,7 @@ class Slots:
         self._temperature = torch.zeros(size, device=device)
         self._draws = torch.zeros(size, max_tokens, device=device)
         self._history = History.create(size, device)
+        self._graphs = step_graphs(device)
         self._slots: list[Decoding | None] = [None] * size
 
     @property
@@ -137,15 +139,30 @@ class Slots:
             )
         self._positions[rows] = prompts.shape[1]
         self._set_sampling(rows, tasks)
-        return self._choose(out[:, -1], rows, History.create(len(tasks), rows.device), first=True)
+        started = [self._slots[number] for number in rows.tolist()]
+        history = History.create(len(tasks), rows.device)
+        is_drawn = self._is_drawn(started)
+        return self._take(started, self._choose(out[:, -1], rows, history, first=True, is_drawn=is_drawn))
 
     def step(self) -> list[Decoding]:
         """Decodes one token in every slot; returns the windows that finished with it."""
         lengths = {slot.length for slot in self.live}
-        cache = self._caches.step(self._positions, max(lengths), is_even=len(lengths) == 1)
+        longest, is_drawn = max(lengths), self._is_drawn(self._slots)
+        if self._graphs is None:
+            chosen = self._advance(longest, is_even=len(lengths) == 1, is_drawn=is_drawn)
+        else:
+            num_keys = padded_keys(longest, self._draws.shape[1])
+            chosen = self._graphs.run(
+                (num_keys, is_drawn), lambda: self._advance(num_keys, is_even=False, is_drawn=is_drawn)
+            )
+        return self._take(self._slots, chosen)
+
+    def _advance(self, num_keys: int, *, is_even: bool, is_drawn: bool) -> Tensor:
+        """One step on the device: ids and log-probabilities, float64 [2, slots]."""
+        cache = self._caches.step(self._positions, num_keys, is_even=is_even)
         out = self._decoder(self._tokens[:, None], self._positions[:, None], cache)
         self._positions.add_(1).clamp_(max=self._draws.shape[1] - 1)  # a free slot idles at its end
-        return self._choose(out[:, 0], None, self._history, first=False)
+        return self._choose(out[:, 0], None, self._history, first=False, is_drawn=is_drawn)
 
     def resize(self, size: int) -> None:
         """Makes it `size` slots, the live ones first; costs one copy of the caches."""
@@ -160,14 +177,12 @@ class Slots:
         self._temperature, self._draws = self._temperature[rows], self._draws[rows]
         self._history = self._history.select(rows)
         self._slots = [*self.live, *[None] * (size - len(self.live))]
+        self._graphs = step_graphs(rows.device)  # all tensors are new
 
     def _choose(
-        self, hidden: Tensor, rows: Tensor | None, history: History, *, first: bool
-    ) -> list[Decoding]:
-        """Chooses and records one token for some rows (None: all), with one transfer to the host."""
-        numbers = range(self.size) if rows is None else rows.tolist()
-        live = [self._slots[number] for number in numbers]
-        is_drawn = any(slot is not None and slot.task.temperature > 0 for slot in live)
+        self, hidden: Tensor, rows: Tensor | None, history: History, *, first: bool, is_drawn: bool
+    ) -> Tensor:
+        """Chooses one token for some rows (None: all): ids and log-probabilities, float64 [2, rows]."""
         places = torch.arange(self.size, device=self._tokens.device) if rows is None else rows
         tokens, logprobs = self._rules.choose(
             self._decoder.logits(hidden),
@@ -179,8 +194,14 @@ class Slots:
         self._tokens[places] = tokens
         if rows is not None:
             self._history.write(rows, history)
-        chosen = torch.stack([tokens.double(), logprobs.double()]).tolist()
-        for slot, token, logprob in zip(live, *chosen, strict=True):
+        return torch.stack([tokens.double(), logprobs.double()])
+
+    def _is_drawn(self, slots: Sequence[Decoding | None]) -> bool:
+        return any(slot is not None and slot.task.temperature > 0 for slot in slots)
+
+    def _take(self, slots: Sequence[Decoding | None], chosen: Tensor) -> list[Decoding]:
+        """Records the tokens, with one transfer to the host; returns the windows that finished with them."""
+        for slot, token, logprob in zip(slots, *chosen.tolist(), strict=True):
             if slot is not None:
                 slot.take(int(token), logprob, self._vocabulary.end)
         return self._release()

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Literal
 
@@ -50,8 +52,13 @@ def received_attention(q: Tensor, k: Tensor, *, over_queries: Literal["sum", "ma
     """Attention that each key receives, per head: float32 [batch, heads, time].
 
     q, k: [batch, heads, time, head_dim], q scaled. Softmax and sums are in float32. One tile of queries at a
-    time goes through a reused buffer: of one head on a CPU, of one window's heads on a GPU.
+    time goes through a reused buffer: of one head on a CPU, of one window's heads on a GPU. On a GPU where
+    the Triton kernel runs, sums are its.
     """
+    if q.is_cuda and over_queries == "sum" and _has_kernel(q.device):
+        from pipeline.engine.column_sums import column_sums
+
+        return column_sums(q, k)
     batch, heads, time, head_dim = k.shape
     queries = q.reshape(batch * heads, time, head_dim)
     keys = k.reshape(batch * heads, time, head_dim)
@@ -64,6 +71,15 @@ def received_attention(q: Tensor, k: Tensor, *, over_queries: Literal["sum", "ma
             block = queries[rows, first : first + QUERY_TILE]
             _add_received(received[rows], block, keys[rows], tile[:, : block.shape[1]], over_queries)
     return received.view(batch, heads, time)
+
+
+@cache
+def _has_kernel(device: torch.device) -> bool:
+    if find_spec("triton") is None:
+        return False
+    from pipeline.engine.column_sums import is_usable
+
+    return is_usable(device)
 
 
 def _add_received(received: Tensor, q: Tensor, k: Tensor, tile: Tensor, over_queries: str) -> None:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 # Batch, heads, positions, head size: a full block, blocks with a remainder, less than one, a whole window.
@@ -19,9 +20,9 @@ SHAPES = [(1, 1, 128, 64), (2, 3, 200, 32), (1, 2, 17, 16), (1, 1, 1500, 64)]
 COMPARE = """
 import json, sys
 import torch
-from pipeline.engine.column_sums import column_sums
+from pipeline.engine.column_sums import column_sums, is_usable
 
-found = []
+found = [is_usable(torch.device("cpu"))]
 for number, (shape, dtype) in enumerate(json.loads(sys.argv[1])):
     generator = torch.Generator().manual_seed(number)
     q, k = (torch.randn(shape, generator=generator).to(getattr(torch, dtype)) for _ in range(2))
@@ -49,7 +50,9 @@ def compared():
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    usable, *found = json.loads(done.stdout)
+    assert usable
+    return found
 
 
 def test_the_sums_are_those_of_a_float64_softmax(compared):
@@ -67,3 +70,9 @@ def test_every_query_gives_away_one(compared):
 def test_half_precision_products_are_summed_in_float32(compared):
     assert compared[-1]["error"] < 1e-4
     assert compared[-1]["dtype"] == "torch.float32"
+
+
+def test_where_the_kernel_does_not_run_it_says_so():
+    column_sums = pytest.importorskip("pipeline.engine.column_sums", reason="needs triton")
+    with pytest.warns(RuntimeWarning, match="scoring without the Triton kernel"):
+        assert not column_sums.is_usable(torch.device("meta"))

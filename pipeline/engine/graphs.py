@@ -1,0 +1,70 @@
+"""CUDA graphs for the decoder's step: a small model's step is bound by its launches, not its arithmetic.
+
+A graph replays the very kernels on the very memory that it was captured with. So whoever runs a step through
+`StepGraphs` keeps its tensors in place, and lets a step depend on nothing but them and the key.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor
+
+KEY_STEP = 64  # keys of the self-attention are looked at in multiples of this: a graph for each is captured
+
+
+def padded_keys(longest: int, most: int) -> int:
+    """The number of earlier tokens that a captured step looks at, where the longest row has `longest`."""
+    return min(most, -(-longest // KEY_STEP) * KEY_STEP)
+
+
+def step_graphs(device: torch.device) -> StepGraphs | None:
+    """Graphs where the device has such."""
+    return StepGraphs() if device.type == "cuda" else None
+
+
+class StepGraphs:
+    """Runs a step as it is the first time, captures it the second time, and replays it from then on.
+
+    The first run is a step like any other, so warming up costs nothing and nothing must be undone. Where a
+    step cannot be captured it is run as it is, with one warning.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[Hashable] = set()
+        self._captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._works = True
+
+    def run(self, key: Hashable, step: Callable[[], Tensor]) -> Tensor:
+        """The step's result, which the next run overwrites.
+
+        key: all that decides which kernels run on which shapes. step: no transfer to or from the host, no
+        memory that does not outlive this object, no other effect.
+        """
+        if key in self._captured:
+            graph, result = self._captured[key]
+            graph.replay()
+            return result
+        if not self._works or key not in self._seen:
+            self._seen.add(key)
+            return step()
+        return self._capture(key, step)
+
+    def _capture(self, key: Hashable, step: Callable[[], Tensor]) -> Tensor:
+        pool = next(iter(self._captured.values()))[0].pool() if self._captured else None
+        try:
+            graph = torch.cuda.CUDAGraph()
+            torch.cuda.synchronize()
+            # Other threads may copy their windows to the device meanwhile.
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                result = step()
+        except RuntimeError as error:
+            self._works = False
+            reason = str(error).splitlines()[0]
+            warnings.warn(f"decoding without CUDA graphs: {reason}", RuntimeWarning, stacklevel=2)
+            return step()
+        self._captured[key] = graph, result
+        graph.replay()
+        return result
