@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import defaultdict
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -103,7 +104,11 @@ def main() -> int:
         "store_faults.py", scratch, alone_s * 0.4, seed, "--runs", "1000"
     )
     print(table(tallies), flush=True)
-    on_ray(scratch, started + seconds, seed, tallies)
+    try:
+        on_ray(scratch, started + seconds, seed, tallies)
+    except Exception as error:  # what was tried before is told all the same
+        traceback.print_exc()
+        tallies["cluster"] += Tally(faults=1, notes=[f"the cluster: {type(error).__name__}: {error}"])
     print(table(tallies))
     total = sum(tallies.values(), Tally())
     print(*total.notes, sep="\n")

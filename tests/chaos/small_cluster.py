@@ -9,6 +9,9 @@ import socket
 import tempfile
 from pathlib import Path
 
+# Read when Ray is imported: a head may take minutes to start on a machine that has much else to do.
+os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "300")
+
 from ray.cluster_utils import Cluster
 
 NODE_CPUS = 2
