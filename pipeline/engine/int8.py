@@ -1,27 +1,26 @@
-"""int8 linear maps for x86 CPUs (FBGEMM), with one activation scale per row.
+"""int8 linear maps for x86 CPUs (oneDNN), with one activation scale per row.
 
 torch's dynamic quantisation scales a whole tensor at once, so that a transcript would depend on its
-neighbours. Here every row is divided by its own peak first, and one more row pins the tensor's range to
--1..1: the scale that FBGEMM picks is the same for every call, its sums are exact integers, and a row's output
-is bit for bit the same in any company.
+neighbours. Here every row is divided by its own peak and rounded to 8 bits around 128; the products are added
+up exactly, in integers, and scaled back row by row. So a row's output is bit for bit the same in any company.
 
-Weights use 7 bits, activations 8: without VNNI the kernels add two products in 16 bits, and 2 * 255 * 63 is
-the most that fits. Activations have the outliers, so they keep the eighth bit.
+Weights use 8 bits where the processor adds products in 32 bits (VNNI), and 7 where it adds two of them in 16
+first: 2 * 255 * 63 is the most that fits.
 """
 
 from __future__ import annotations
-
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.engine.layers import Linear
+from pipeline.engine.packed import FEW_ROWS
 
-WEIGHT_STEPS = 63
-BACKEND = "fbgemm"
+STEPS = 127
+STEPS_WITHOUT_VNNI = 63
+ZERO = 128
+SMALLEST_PEAK = 1e-12
+BLOCK = 128  # rows quantised at a time, so that they stay in the cache between the passes over them
 
 
 class Int8Linear(nn.Module):
@@ -29,30 +28,43 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: Linear) -> None:
         super().__init__()
-        scales = linear.weight.abs().amax(1).clamp(min=1e-12).double() / WEIGHT_STEPS
-        with _fbgemm():
-            zeros = torch.zeros(len(scales), dtype=torch.long)
-            quantised = torch.quantize_per_channel(linear.weight, scales, zeros, 0, torch.qint8)
-            self._packed = torch.ops.quantized.linear_prepack(quantised, None)
+        steps = STEPS if torch.cpu._is_vnni_supported() else STEPS_WITHOUT_VNNI
+        self._scales = linear.weight.abs().amax(1).clamp_(min=SMALLEST_PEAK).div_(steps)
+        quantised = (linear.weight / self._scales[:, None]).round_().to(torch.int8)
+        self._packed = torch.ops.onednn.qlinear_prepack(quantised, [FEW_ROWS, linear.weight.shape[1]])
+        self._zeros = torch.zeros(len(self._scales), dtype=torch.long)
         self._bias = torch.zeros(()) if linear.bias is None else linear.bias
-        self._range = torch.zeros(linear.weight.shape[1])
-        self._range[0], self._range[1] = 1.0, -1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        peaks = torch.maximum(rows.amax(-1, keepdim=True), rows.amin(-1, keepdim=True).neg_())
-        peaks.clamp_(min=1e-12)
-        scaled = rows.new_empty(len(rows) + 1, rows.shape[1])
-        torch.div(rows, peaks, out=scaled[:-1])
-        scaled[-1] = self._range
-        y = torch.ops.quantized.linear_dynamic(scaled, self._packed, False)[:-1]
+        quantised, peaks = quantise_rows(x.reshape(-1, x.shape[-1]))
+        y = torch.ops.onednn.qlinear_pointwise(
+            quantised, 1.0 / STEPS, ZERO, self._packed, self._scales, self._zeros, None,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
         torch.addcmul(self._bias, y, peaks, out=y)
         return y.view(*x.shape[:-1], -1)
 
 
+def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 [rows, dim] -> uint8 [rows, dim] around 128, and each row's peak, float32 [rows, 1]."""
+    if len(rows) <= BLOCK:
+        return _quantise_block(rows)
+    quantised, peaks = torch.empty(rows.shape, dtype=torch.uint8), torch.empty(len(rows), 1)
+    for start in range(0, len(rows), BLOCK):
+        stop = start + BLOCK
+        quantised[start:stop], peaks[start:stop] = _quantise_block(rows[start:stop])
+    return quantised, peaks
+
+
+def _quantise_block(rows: Tensor) -> tuple[Tensor, Tensor]:
+    peaks = rows.abs().amax(-1, keepdim=True).clamp_(min=SMALLEST_PEAK)
+    # The conversion cuts the fraction off, so half a step more rounds.
+    return (rows * (STEPS / peaks)).add_(ZERO + 0.5).to(torch.uint8), peaks
+
+
 def is_supported() -> bool:
     """Whether this build of torch has the kernels."""
-    return BACKEND in torch.backends.quantized.supported_engines
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")
 
 
 def quantise_linears(module: nn.Module) -> None:
@@ -62,19 +74,3 @@ def quantise_linears(module: nn.Module) -> None:
             setattr(module, name, Int8Linear(child))
         else:
             quantise_linears(child)
-
-
-@contextmanager
-def _fbgemm() -> Iterator[None]:
-    """Packs for FBGEMM; the packed weights remember it, so the setting need not stay.
-
-    torch announces the end of quantised tensors; a release without them is outside the tested range.
-    """
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = BACKEND
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-            yield
-    finally:
-        torch.backends.quantized.engine = before

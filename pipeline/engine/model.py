@@ -57,7 +57,9 @@ def build_model(snapshot: Snapshot, weights: Weights, *, device: torch.device, d
         quantise_linears(encoder)
         quantise_linears(decoder)
     elif device.type == "cpu" and dtype == "float32" and packed.is_supported():
-        packed.pack_linears(decoder, skip="memory_kv")
+        packed.pack_linears(decoder, skip=None if packed.is_best_for_many_rows() else "memory_kv")
+        if packed.is_best_for_many_rows():
+            packed.pack_linears(encoder, skip=None)
     return Model(
         shape=shape,
         vocabulary=vocabulary,

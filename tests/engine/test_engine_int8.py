@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine import Engine, EngineOptions
-from pipeline.engine.int8 import WEIGHT_STEPS, Int8Linear, is_supported
+from pipeline.engine.int8 import BLOCK, STEPS_WITHOUT_VNNI, Int8Linear, is_supported, quantise_rows
 from pipeline.engine.layers import Linear
 from pipeline.engine.passes import Pass, Work
 from pipeline.engine.policy import Level
@@ -33,6 +33,30 @@ def test_a_rows_output_is_bit_for_bit_its_own_in_any_company(seed, num_rows, lou
     assert torch.equal(linear(x)[:1], linear(x[:1]))
 
 
+def test_a_row_among_many_is_quantised_as_it_is_alone():
+    rows = torch.randn(3 * BLOCK + 5, 48, generator=torch.Generator().manual_seed(0))
+    rows[7], rows[8] = 0.0, 1e4
+    quantised, peaks = quantise_rows(rows)
+    for number in (0, 7, 8, BLOCK, 3 * BLOCK + 4):
+        alone, peak = quantise_rows(rows[number : number + 1])
+        assert torch.equal(quantised[number], alone[0])
+        assert peaks[number] == peak
+    exact = rows / peaks * 127 + 128
+    assert (quantised - exact).abs().max() <= 0.501
+    linear = Int8Linear(make_linear(48, 40))
+    assert torch.equal(linear(rows)[BLOCK : BLOCK + 1], linear(rows[BLOCK : BLOCK + 1]))
+
+
+def test_a_processor_without_vnni_gets_weights_of_seven_bits(monkeypatch):
+    linear = make_linear(48, 40)
+    x = torch.randn(3, 48, generator=torch.Generator().manual_seed(0))
+    eight = Int8Linear(linear)(x)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: not torch.cpu._is_avx2_supported())
+    seven = Int8Linear(linear)(x)
+    assert 0 < (seven - linear(x)).abs().max() < 0.1
+    assert not torch.equal(seven, eight)
+
+
 def test_sums_are_exact_even_where_weights_and_activations_are_largest():
     # All products at their largest: 16-bit sums would overflow with one more bit of weights.
     weight = torch.ones(4, 512) * 0.7
@@ -45,7 +69,7 @@ def test_outputs_are_within_the_steps_of_the_two_scales():
     linear = make_linear(256, 300)
     x = torch.randn(7, 256, generator=torch.Generator().manual_seed(1))
     error = (Int8Linear(linear)(x) - linear(x)).abs().amax()
-    weight_step = linear.weight.abs().amax(1) / WEIGHT_STEPS
+    weight_step = linear.weight.abs().amax(1) / STEPS_WITHOUT_VNNI
     bound = 256 * (x.abs().amax() * weight_step.max() / 2 + linear.weight.abs().max() * x.abs().amax() / 255)
     assert 0 < error < bound / 8  # errors of both signs mostly cancel
 

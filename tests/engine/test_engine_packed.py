@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import MINI
 
-from pipeline.engine import Engine
+from pipeline.engine import Engine, packed
 from pipeline.engine.layers import Linear
 from pipeline.engine.packed import PackedLinear, is_supported
 
@@ -24,9 +24,12 @@ def test_any_number_of_rows_gives_the_plain_result(shape, has_bias):
         torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-4)
 
 
-def test_only_the_maps_of_a_step_are_packed(model_folder):
+@pytest.mark.parametrize("packs_all", [False, True])
+def test_the_maps_of_many_rows_are_packed_only_where_that_pays(model_folder, monkeypatch, packs_all):
+    monkeypatch.setattr(packed, "is_best_for_many_rows", lambda: packs_all)
     model = Engine.load(model_folder(MINI))._model
-    assert isinstance(model.decoder.unembed, PackedLinear)
-    assert isinstance(model.decoder.layers[0].past_qkv, PackedLinear)
-    assert isinstance(model.decoder.layers[0].memory_kv, Linear)
-    assert isinstance(model.encoder.layers[0].qkv, Linear)
+    many, few = (PackedLinear, PackedLinear) if packs_all else (Linear, PackedLinear)
+    assert isinstance(model.decoder.unembed, few)
+    assert isinstance(model.decoder.layers[0].past_qkv, few)
+    assert isinstance(model.decoder.layers[0].memory_kv, many)
+    assert isinstance(model.encoder.layers[0].qkv, many)
