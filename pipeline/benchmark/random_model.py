@@ -153,6 +153,16 @@ def random_model(folder: Path, kind: Kind, *, device: torch.device, dtype: str) 
     return build_model(snapshot, weights, device=device, dtype=dtype)
 
 
+def random_transformers_model(kind: Kind, *, device: torch.device) -> WhisperForConditionalGeneration:
+    """transformers' own model of the same shapes, made on the device: bfloat16 on a GPU, else float32."""
+    tokenizer = build_tokenizer(kind)
+    generation = build_generation_config(kind, tokenizer, never_ends=True)
+    with torch.device(device):
+        model = WhisperForConditionalGeneration(build_config(kind, tokenizer, generation)).eval()
+    model.generation_config = generation
+    return model.to(torch.bfloat16 if device.type == "cuda" else torch.float32)
+
+
 def build_config(kind: Kind, tokenizer: Tokenizer, generation: GenerationConfig) -> WhisperConfig:
     return WhisperConfig(
         vocab_size=tokenizer.get_vocab_size(),

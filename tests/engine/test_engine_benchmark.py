@@ -15,7 +15,7 @@ from jobs.benchmark import benchmark
 from jobs.cli import WrongUse
 from pipeline.benchmark.contender import Setting, new_tokens
 from pipeline.benchmark.contenders import Ours
-from pipeline.benchmark.gpu import _run_once
+from pipeline.benchmark.gpu import Peaks, generate_rtfx, measure_stages
 from pipeline.benchmark.machine import peak_flops, peak_int8
 from pipeline.benchmark.peers import Generate
 from pipeline.benchmark.random_model import KINDS, random_model, special_tokens, write_random_model
@@ -148,7 +148,22 @@ def test_wrong_use_is_one_line(arguments, message):
 def test_the_gpu_suite_times_every_stage_of_a_model_made_on_the_device(tmp_path):
     model = random_model(tmp_path, MINI, device=torch.device("cpu"), dtype="float32")
     assert {path.name for path in tmp_path.iterdir()} == {"tokenizer.json"}
-    with torch.inference_mode():
-        mel = model.features([torch.randn(1000).numpy()])
-        for sparsity in (0.0, 0.5):
-            assert all(seconds > 0 for seconds in _run_once(model, mel, sparsity, num_tokens=3))
+    for sparsity in (0.0, 0.5):
+        found = measure_stages(model, "mini", 1, sparsity, 3, Peaks(flops=1e12, copied=1e11))
+        assert all(getattr(found, f"{stage}_s") > 0 for stage in ("features", "encode", "memory", "decode"))
+        assert 0 < found.roofline < 1
+
+
+def test_generate_runs_on_a_model_made_on_the_device():
+    assert generate_rtfx(MINI, 1, 3, torch.device("cpu")) > 0
+
+
+def test_the_gpu_suite_needs_no_more_than_torch_transformers_and_click():
+    code = """
+import sys
+for name in ("ray", "pyarrow", "soundfile", "av", "soxr", "jiwer", "silero_vad", "rich"):
+    sys.modules[name] = None
+import jobs.benchmark, pipeline.benchmark.contenders
+from pipeline.benchmark.gpu import run_gpu_suite
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
