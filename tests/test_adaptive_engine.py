@@ -1,4 +1,4 @@
-"""Far too sparse on purpose: the gates catch what comes of it, and the metrics say how often."""
+"""Adaptive sparsity on the bundled model: the same for any batch, and safe where it is far too sparse."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import soundfile
 from fakes import RATE, audio_table, read_recording
 
 from pipeline import commit
+from pipeline.adaptive.calibration import calibrate_unit
 from pipeline.adaptive.shadow import ShardLevel
 from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.guard import find_loop
@@ -63,3 +64,26 @@ def test_no_window_runs_on_or_loops_and_its_retry_is_counted(engine, speech, spa
     assert metrics["num_fallback"] == sum(result.fallback is not None for result in seen)
     assert metrics["fallback_device_s"] == pytest.approx(sum(result.retry_device_s for result in seen))
     assert metrics["fallback_device_s"] <= metrics["device_s"]
+
+
+def test_a_batch_of_one_and_of_sixteen_see_the_same_loss_and_the_same_shadow(speech):
+    ladder = (Level(share=0.85), Level(share=0.5))
+    chosen = ShardLevel(rung=2, level=ladder[1], share=1.0, salt="plan")
+    samples, rows = [], []
+    for batch_size in (1, 16):
+        engine = Engine.load("demo", device="cpu", options=EngineOptions(batch_size=batch_size))
+        sample = calibrate_unit(speech, engine, unit=0, language="auto", ladder=ladder, max_errors=1e9)
+        samples.append([without_times(window) for window in sample.to_pylist()[0]["windows"]])
+        row = transcribe_shard(speech, engine, language="auto", sparsity=chosen).to_pylist()[0]
+        texts = [[segment["text"] for segment in found["segments"]] for found in row["transcripts"]]
+        rows.append((texts, without_times(row["measures"])))
+    assert samples[0] == samples[1]
+    assert len(samples[0]) == 2 * len(PIECES)
+    assert sum(window["num_words"] for window in samples[0]) > 0
+    assert rows[0] == rows[1]
+    assert rows[0][1]["num_shadow"] == len(PIECES)
+
+
+def without_times(found):
+    """Counts without what a clock says of them; probabilities differ in the last digits."""
+    return {name: found[name] for name in found if name.startswith("num_") or name.endswith("positions")}
