@@ -177,7 +177,8 @@ def _work_off(
     with _forgetting_marks_when_stopped(ledger), cluster.connected():
         workers = cluster.choose_workers(run, len(ledger.units()))
         record.gpus_held = cluster.gpus_held
-        cluster.refuse_private_paths([*request.inputs, str(ledger.store.root)])
+        model = [request.model] if os.path.isdir(request.model) else []
+        cluster.refuse_private_paths([*request.inputs, str(ledger.store.root), *model])
         rounds = Rounds(
             ledger=ledger,
             options=options,

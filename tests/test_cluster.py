@@ -61,3 +61,80 @@ def test_a_head_on_loopback_is_fine(head):
     assert cluster.takes_jobs_of_strangers(head.name)
     cluster.refuse_open_head(head.name)
     cluster.refuse_open_head(f"localhost:{head.server_address[1]}")
+
+
+class FakeAnswer:
+    """What a task on a node came to: a value, or the death of the node."""
+
+    def __init__(self, value=None, error=None):
+        self.value, self.error = value, error
+
+
+@pytest.fixture
+def two_nodes(monkeypatch):
+    """A Ray of two nodes, `a` and `b`, that both count as alive; `two_nodes[name]` is what runs there."""
+    import ray
+    from ray.exceptions import NodeDiedError
+
+    sees = {"a": lambda *_arguments: "here", "b": lambda *_arguments: "here"}
+
+    class Task:
+        def __init__(self, _function):
+            self._node = None
+
+        def options(self, *, scheduling_strategy):
+            self._node = scheduling_strategy.node_id
+            return self
+
+        def remote(self, *arguments):
+            try:
+                return FakeAnswer(sees[self._node](*arguments))
+            except NodeDiedError as error:
+                return FakeAnswer(error=error)
+
+    def get(answers):
+        found = [answer.value for answer in (answers if isinstance(answers, list) else [answers])]
+        errors = [answer.error for answer in (answers if isinstance(answers, list) else [answers])]
+        if any(errors):
+            raise next(filter(None, errors))
+        return found if isinstance(answers, list) else found[0]
+
+    nodes = [{"NodeID": name, "Alive": True, "NodeManagerHostname": f"host-{name}"} for name in "ab"]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "remote", lambda **_options: Task)
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "wait", lambda answers, **_options: (answers, []))
+    monkeypatch.setattr(cluster, "_on_node", lambda name: type("Affinity", (), {"node_id": name}))
+    return sees
+
+
+def test_what_only_one_node_sees_is_refused_by_name(two_nodes):
+    two_nodes["a"], two_nodes["b"] = (lambda _paths: []), (lambda paths: [p for p in paths if p == "/model"])
+    cluster.refuse_private_paths(["/in", "s3://bucket/out"])
+    with pytest.raises(ClusterError, match=r"/model: node host-b does not see it; on a cluster use shared"):
+        cluster.refuse_private_paths(["/in", "s3://bucket/out", "/model"])
+
+
+def test_a_node_that_only_seems_alive_is_lost(two_nodes):
+    from ray.exceptions import NodeDiedError
+
+    def dies(*_arguments):
+        raise NodeDiedError("gone")
+
+    assert cluster.lost_nodes({"a", "b"}) == set()
+    two_nodes["b"] = dies
+    assert cluster.lost_nodes({"a", "b", "long-gone"}) == {"b", "long-gone"}
+
+
+def test_only_what_a_living_node_lost_counts_as_an_attempt(tmp_path, monkeypatch):
+    from pipeline import attempts, rounds
+    from pipeline.storage import LocalStore
+
+    store = LocalStore.open(str(tmp_path))
+    for unit, node in (("shard-000000", "spot"), ("shard-000001", "alive")):
+        with pytest.raises(KeyboardInterrupt), attempts.marked(store, unit, "run-1", node):
+            raise KeyboardInterrupt
+    monkeypatch.setattr(cluster, "lost_nodes", lambda nodes: {"spot"} & nodes)
+    assert rounds.lost_in(store, "run-1") == {"shard-000001": ""}
+    assert attempts.count_marks(store) == {"shard-000001": 1}
+    assert attempts.count_excused(store) == 1
