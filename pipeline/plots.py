@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 from pipeline.cost import SECONDS_PER_HOUR
@@ -57,7 +58,8 @@ class Series:
 
 def plots(report: Report) -> tuple[Series | Bars | None, ...]:
     """The plots of a report; None where there is nothing to draw."""
-    return throughput(report.markers), cost_bars(report), sparsity(report.markers), error_bars(report)
+    markers = report.markers
+    return throughput(markers), cost_bars(report), sparsity(markers), loss(markers), error_bars(report)
 
 
 def duration(seconds: float | None) -> str:
@@ -131,12 +133,29 @@ def sparsity(markers: Sequence[dict[str, Any]]) -> Series | None:
     values = [marker["sparsity_mean"] or 0.0 for marker in done]
     if not any(values):
         return None
-    places = [i / max(1, len(values) - 1) for i in range(len(values))]
-    points = (
-        list(zip(places, values, strict=True)) if len(values) > 1 else [(0.0, values[0]), (1.0, values[0])]
+    return _by_shard("Sparsity", "Share of encoder positions dropped, by shard.", values, "{:.0%}")
+
+
+def loss(markers: Sequence[dict[str, Any]]) -> Series | None:
+    """What sparsification changed, on the windows decoded both ways of all shards done so far."""
+    done = sorted(markers, key=lambda marker: marker["finished_at"])
+    errors, words = (
+        list(accumulate(marker[name] for marker in done))
+        for name in ("shadow_num_errors", "shadow_num_words")
     )
+    if not words or not words[-1]:
+        return None
+    values = [edits / max(1, total) for edits, total in zip(errors, words, strict=True)]
+    note = f"Word edits per dense word, over all shards so far; {words[-1]:,} words were decoded both ways."
+    return _by_shard("Loss", note, values, "{:.2%}")
+
+
+def _by_shard(title: str, note: str, values: Sequence[float], form: str) -> Series:
+    """A value for each shard in the order they were done."""
     ends = ("first shard", "last shard")
-    return _series("Sparsity", "Share of encoder positions dropped, by shard.", points, "{:.0%}", ends)
+    if len(values) == 1:
+        return _series(title, note, [(0.0, values[0]), (1.0, values[0])], form, ends)
+    return _series(title, note, [(i / (len(values) - 1), v) for i, v in enumerate(values)], form, ends)
 
 
 def _series(

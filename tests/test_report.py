@@ -211,6 +211,19 @@ def test_an_output_without_a_shard_yet_is_a_report_too(tmp_path):
     assert "Transcription report" in report_page.render(found, DAY)
 
 
+def test_the_loss_is_drawn_over_all_shadows_so_far():
+    def shadowed(number, errors, words):
+        finished = DAY + timedelta(minutes=number)
+        return {"finished_at": finished, "shadow_num_errors": errors, "shadow_num_words": words}
+
+    assert plots.loss([shadowed(0, 0, 0)]) is None
+    plot = plots.loss([shadowed(2, 0, 100), shadowed(0, 0, 100), shadowed(1, 4, 200)])
+    _, top, _, bottom = plots.PLOT
+    heights = [(bottom - float(point.split(",")[1])) / (bottom - top) for point in plot.points.split()]
+    assert heights == pytest.approx([0.0, 4 / 300 / 0.02, 4 / 400 / 0.02], abs=1e-3)
+    assert "400 words" in plot.note
+
+
 def test_throughput_is_the_audio_whatever_the_bins(output):
     plot = plots.throughput(make(output).markers)
     left, _, right, bottom = plots.PLOT

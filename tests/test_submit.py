@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -16,6 +17,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from test_monitoring import EXPORTED
 
 from pipeline.ledger import read_transcripts
 
@@ -45,18 +47,20 @@ def answers(url):
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
     """The environment of a user who may submit to a head on loopback with two CPUs."""
-    dashboard, port = free_port(), free_port()
+    dashboard, port, agent, metrics = (free_port() for _ in range(4))
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # an activated environment
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "METRICS_OF_THE_TEST": f"http://127.0.0.1:{metrics}/metrics",
     }
     environment.pop("RAY_ADDRESS", None)
     start = [
         *(RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=2"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--include-dashboard=true"),
+        *(f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"),
         *("--num-gpus=0", f"--temp-dir={tmp_path_factory.mktemp('ray', numbered=False)}"),
     ]
     process = subprocess.Popen(
@@ -84,6 +88,17 @@ def submit(environment, *arguments):
     )  # fmt: skip
 
 
+def exported(url):
+    """Our metrics at a node's endpoint, as soon as there are any."""
+    deadline = time.monotonic() + 60
+    while True:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            found = set(re.findall(r"^(ray_earshard_\w+)", answer.read().decode(), re.MULTILINE))
+        if found or time.monotonic() > deadline:
+            return found
+        time.sleep(1)
+
+
 def test_a_submitted_job_transcribes_and_its_status_is_that_of_the_job(head, tmp_path):
     source = tmp_path / "in"
     source.mkdir()
@@ -95,6 +110,8 @@ def test_a_submitted_job_transcribes_and_its_status_is_that_of_the_job(head, tmp
     assert "succeeded" in done.stdout
     assert [row["recording_id"] for row in read_transcripts(str(tmp_path / "out"))] == [recording.name]
     assert json.loads((tmp_path / "out" / "_SUCCESS").read_text())["num_ok"] == 1
+    seen = exported(head["METRICS_OF_THE_TEST"])
+    assert {"ray_earshard_audio_seconds_total", "ray_earshard_recordings_total"} <= seen <= EXPORTED
     refused = submit(head, *arguments, "--sparsity", 0.5)
     assert refused.returncode == 1
     assert "--sparsity: adaptive there, 0.5 now" in refused.stdout
@@ -106,3 +123,28 @@ def test_the_head_takes_no_job_without_the_token(head, tmp_path):
     assert done.returncode != 0
     assert "token" in (done.stdout + done.stderr).lower()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stopped_job_ends_within_thirty_seconds_and_goes_on_later(head, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for recording in SPEECH.glob("*.*"):
+        if recording.suffix not in {".tsv", ".md"}:
+            shutil.copy(recording, source)
+    arguments = ["jobs.transcribe", source, "--model", "demo", "--output", output, "--gpus-per-actor", 0]
+    arguments += ["--sparsity", 0, "--shard-hours", 0.001]
+    command = [RAY, "job", "submit", "--no-wait", "--submission-id", "stopped", "--working-dir", "."]
+    command += ["--", "python", "-m", *map(str, arguments)]
+    subprocess.run(command, cwd=ROOT, env=head, check=True, capture_output=True, timeout=120)
+    deadline = time.monotonic() + 240
+    while not list(output.glob("metrics/*.parquet")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    started = time.monotonic()
+    subprocess.run([RAY, "job", "stop", "stopped"], env=head, check=True, capture_output=True, timeout=120)
+    assert time.monotonic() - started < 30
+    assert not (output / "_SUCCESS").exists()
+    assert not (output / "_tmp" / "lock.json").exists()
+    done = submit(head, *arguments[1:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(read_transcripts(str(output)))) == len(list(source.iterdir()))
