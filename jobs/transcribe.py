@@ -39,7 +39,8 @@ DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
 @click.option(
     "--selector",
     type=click.Choice(config.SELECTORS),
-    help=f"The rule that chooses the positions kept.  [default: {config.DEFAULT_SELECTOR}]",
+    help="The rule that chooses the positions kept.  "
+    f"[default: {config.DEFAULT_SELECTOR}; adaptive: {config.ADAPTIVE_SELECTOR}]",
 )
 @click.option("--language", default="auto", show_default=True, help="A code such as en; auto: by recording.")
 @click.option("--task", default="transcribe", type=click.Choice(config.TASKS), show_default=True)

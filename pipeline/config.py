@@ -35,7 +35,8 @@ CHANNELS = ("mix", "split")
 MAX_SPARSITY = 0.95
 ADAPTIVE = "adaptive"
 DEFAULT_LAYER = 2
-DEFAULT_SELECTOR = "attention"
+DEFAULT_SELECTOR = "attention"  # the paper's
+ADAPTIVE_SELECTOR = "stride"  # lost least at equal k wherever it was measured (docs/sparsity.md)
 DEFAULT_BUDGET = 0.01
 MAX_BUDGET = 0.5
 
@@ -208,7 +209,7 @@ def sparsity_options(
         "sparsity": sparsity,
         "wer_budget": wer_budget,
         "sparsify_layer": DEFAULT_LAYER if layer is None else layer,
-        "selector": DEFAULT_SELECTOR if selector is None else selector,
+        "selector": selector or (ADAPTIVE_SELECTOR if sparsity == ADAPTIVE else DEFAULT_SELECTOR),
     }
 
 

@@ -137,3 +137,11 @@ def test_the_selectors_are_those_of_the_engine():
     from pipeline.engine import sparsify
 
     assert set(config.SELECTORS) == set(sparsify.SELECTORS)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "asked", "selector"),
+    [("adaptive", None, "stride"), (0.5, None, "attention"), ("adaptive", "energy", "energy")],
+)
+def test_the_rule_is_the_papers_but_for_adaptive_unless_one_is_asked_for(sparsity, asked, selector):
+    assert config.sparsity_options(sparsity, None, None, asked)["selector"] == selector
