@@ -214,6 +214,7 @@ SAMPLE = pa.schema(
         _required("kept_positions", pa.int64()),
         _required("total_positions", pa.int64()),
         _required("retried_positions", pa.int64()),  # of the windows that were decoded again
+        _required("dense_positions", pa.int64()),  # all of them, and those decoded again, when dense
         _required("dense_device_s", pa.float64()),
         _required("sparse_device_s", pa.float64()),  # retries included
     ]

@@ -88,7 +88,7 @@ def sample_rows(losses, *, num_windows=100, words=60, kept=(1300, 1100, 900, 700
                 "unit": window % 3, "recording_id": f"{window}.wav", "start_s": 0.0, "level": level,
                 "num_errors": num_errors // num_windows + (window < num_errors % num_windows),
                 "num_words": words, "kept_positions": kept[level - 1], "total_positions": 1500,
-                "retried_positions": 1500 if window < again else 0,
+                "retried_positions": 1500 if window < again else 0, "dense_positions": 1500,
                 "dense_device_s": 1.0, "sparse_device_s": 0.5,
             }
             for window in range(num_windows)

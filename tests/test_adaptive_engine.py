@@ -67,8 +67,8 @@ def test_no_window_runs_on_or_loops_and_its_retry_is_counted(engine, speech, spa
 
 
 def test_a_batch_of_one_and_of_sixteen_see_the_same_loss_and_the_same_shadow(speech):
-    ladder = (Level(share=0.85), Level(share=0.5))
-    chosen = ShardLevel(rung=2, level=ladder[1], share=1.0, salt="plan")
+    ladder = (Level(share=0.5),)
+    chosen = ShardLevel(rung=1, level=ladder[0], share=1.0, salt="plan")
     samples, rows = [], []
     for batch_size in (1, 16):
         engine = Engine.load("demo", device="cpu", options=EngineOptions(batch_size=batch_size))
@@ -78,7 +78,7 @@ def test_a_batch_of_one_and_of_sixteen_see_the_same_loss_and_the_same_shadow(spe
         texts = [[segment["text"] for segment in found["segments"]] for found in row["transcripts"]]
         rows.append((texts, without_times(row["measures"])))
     assert samples[0] == samples[1]
-    assert len(samples[0]) == 2 * len(PIECES)
+    assert len(samples[0]) == len(PIECES)
     assert sum(window["num_words"] for window in samples[0]) > 0
     assert rows[0] == rows[1]
     assert rows[0][1]["num_shadow"] == len(PIECES)

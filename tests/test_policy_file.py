@@ -1,11 +1,15 @@
 """A policy file says what is wrong with it, and comes back as it was written."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from pipeline.adaptive.policy_file import Policy, PolicyError, read_policy, write_policy
+from pipeline.config import JobRequest, OptionError, RunOptions, sparsity_options
 from pipeline.engine.policy import Level
+from pipeline.engine.snapshot import resolve
+from pipeline.models import resolve_options
 
 POLICY = Policy(
     model="demo",
@@ -56,6 +60,33 @@ def test_what_is_not_json_is_named(tmp_path):
 
 
 def test_the_digest_holds_what_decides_and_not_the_evidence():
-    same = Policy(**{**POLICY.__dict__, "evidence": {}})
-    other = Policy(**{**POLICY.__dict__, "start": 1})
+    same, other = replace(POLICY, evidence={}), replace(POLICY, start=1)
     assert same.digest() == POLICY.digest() != other.digest()
+
+
+def request(policy):
+    return JobRequest(
+        inputs=("in",),
+        output="out",
+        model="demo",
+        policy=policy,
+        options={**sparsity_options(policy, None, None, None), "language": "en", "task": "transcribe"},
+    )
+
+
+def test_a_policy_for_these_weights_is_taken_with_its_digest_in_the_fingerprint():
+    policy = replace(POLICY, model_revision=resolve("demo").revision)
+    options = resolve_options(request(policy), RunOptions(gpus_per_actor=0))
+    assert (options.sparsity, options.wer_budget) == (f"policy:{policy.digest()}", 0.01)
+
+
+def test_a_policy_for_other_weights_is_refused_in_one_line():
+    with pytest.raises(OptionError, match=r"the policy is of demo at abc, and demo is at [0-9a-f]+"):
+        resolve_options(request(POLICY), RunOptions(gpus_per_actor=0))
+
+
+@pytest.mark.parametrize("level", [Level(share=1.0, layer=99), Level(share=1.0, selector="best")])
+def test_a_policy_with_a_level_that_the_model_does_not_have_is_refused(level):
+    policy = replace(POLICY, model_revision=resolve("demo").revision, levels=(level,), start=1)
+    with pytest.raises(OptionError, match="--sparsity: level 1 of the policy has layer"):
+        resolve_options(request(policy), RunOptions(gpus_per_actor=0))

@@ -79,8 +79,8 @@ def _first(windows: Sequence[PlacedWindow], seconds: float) -> list[PlacedWindow
 class LevelEvidence:
     """What the sample says of one level.
 
-    bound: of the loss. cost: positions kept, and those of retries, over those of a dense pass: what a device
-    takes, without the noise of its clock. Retries therefore count against a level.
+    bound: of the loss. cost: positions kept and those of retries, over the same when dense: what a device
+    takes, without the noise of its clock. Retries that dense would not need count against a level.
     """
 
     level: int
@@ -157,8 +157,8 @@ def _evidence(rung: int, rows: Sequence[Mapping[str, Any]], budget: float) -> Le
     bound = bounds.upper_bound(
         [errors for errors, _ in draws], [words for _, words in draws], error_level=bounds.CALIBRATION_ERROR
     )
-    kept, total, retried = (
-        sum(row[name] for row in rows) for name in ("kept_positions", "total_positions", "retried_positions")
+    kept, total, retried, dense = (
+        sum(row[f"{name}_positions"] for row in rows) for name in ("kept", "total", "retried", "dense")
     )
     return LevelEvidence(
         level=rung,
@@ -166,7 +166,7 @@ def _evidence(rung: int, rows: Sequence[Mapping[str, Any]], budget: float) -> Le
         num_errors=sum(errors for errors, _ in draws),
         num_words=sum(words for _, words in draws),
         bound=bound,
-        cost=(kept + retried) / total if total else 1.0,
+        cost=(kept + retried) / dense if dense else 1.0,
         retried_share=retried / total if total else 0.0,
         dense_device_s=math.fsum(row["dense_device_s"] for row in rows),
         sparse_device_s=math.fsum(row["sparse_device_s"] for row in rows),

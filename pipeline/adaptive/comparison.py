@@ -19,6 +19,7 @@ class Compared:
 
     num_errors: word edits between the texts, normalised as in scoring; num_words: words of the dense text.
     kept_positions: what was kept of total_positions; retried_positions: those of windows decoded again.
+    dense_positions: the same two added up for the dense decoding, which fails and tries again too.
     """
 
     num_errors: int
@@ -26,6 +27,7 @@ class Compared:
     kept_positions: int
     total_positions: int
     retried_positions: int
+    dense_positions: int
     dense_device_s: float
     sparse_device_s: float
 
@@ -47,10 +49,15 @@ def compare(dense: Sequence[PlacedResult], sparse: Sequence[PlacedResult]) -> Co
         num_words=counts.num_reference_words,
         kept_positions=sum(done.result.kept_positions for done in sparse),
         total_positions=sum(done.result.total_positions for done in sparse),
-        retried_positions=sum(d.result.total_positions for d in sparse if d.result.fallback is not None),
+        retried_positions=_retried_positions(sparse),
+        dense_positions=sum(d.result.total_positions for d in dense) + _retried_positions(dense),
         dense_device_s=device_s(dense),
         sparse_device_s=device_s(sparse),
     )
+
+
+def _retried_positions(results: Iterable[PlacedResult]) -> int:
+    return sum(done.result.total_positions for done in results if done.result.fallback is not None)
 
 
 def device_s(results: Iterable[PlacedResult]) -> float:
