@@ -7,17 +7,18 @@ import shutil
 import signal
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-
-# Read when Ray is imported: a head may take minutes to start on a machine that has much else to do.
-os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "300")
-
-from ray.cluster_utils import Cluster
+from typing import Any, TypeVar
 
 NODE_CPUS = 2
+STARTS = 4
 OBJECT_STORE_BYTES = 120 << 20
 # A node that was killed is missed after 8 s instead of 15.
 HEALTH_CHECKS = {"health_check_period_ms": 1000, "health_check_failure_threshold": 8}
+
+
+T = TypeVar("T")
 
 
 class SmallCluster:
@@ -31,11 +32,11 @@ class SmallCluster:
         head = {"num_cpus": 0, "_system_config": HEALTH_CHECKS, "temp_dir": self._folder}
         self.jobs_url = None
         if takes_jobs:
-            port = _free_port()
+            port = free_port()
             self.jobs_url = f"http://127.0.0.1:{port}"
             head |= {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
-            head["dashboard_agent_listen_port"] = _free_port()  # takes the jobs
-        self._cluster = Cluster(initialize_head=True, head_node_args={**self._settings(), **head})
+            head["dashboard_agent_listen_port"] = free_port()  # takes the jobs
+        self._cluster = _started({**self._settings(), **head})
         self.nodes = [self.add_node() for _ in range(num_nodes)]
 
     def __enter__(self) -> SmallCluster:
@@ -56,7 +57,7 @@ class SmallCluster:
 
     def add_node(self) -> object:
         """Let a node of two CPUs join."""
-        return self._cluster.add_node(num_cpus=NODE_CPUS, **self._settings())
+        return patiently(lambda: self._cluster.add_node(num_cpus=NODE_CPUS, **self._settings()))
 
     def kill_node(self, number: int) -> str:
         """Kill a node with all its processes. Returns its id."""
@@ -77,7 +78,25 @@ class SmallCluster:
         return sorted(found)
 
 
-def _free_port() -> int:
+def patiently(start: Callable[[], T]) -> T:
+    """Start something of Ray, whose patience of 30 s is not enough where there is much else to do."""
+    for _ in range(STARTS - 1):
+        try:
+            return start()
+        except Exception as error:
+            print(f"tried again: {error}", flush=True)
+    return start()
+
+
+def _started(head: dict[str, object]) -> Any:
+    os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "300")  # read when Ray is imported
+    from ray.cluster_utils import Cluster
+
+    return patiently(lambda: Cluster(initialize_head=True, head_node_args=dict(head)))
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
