@@ -120,6 +120,14 @@ def test_a_level_whose_retries_cost_more_than_it_saves_is_not_taken():
     assert decision.levels[2].retried_share == 0.5
 
 
+def test_retries_that_dense_needs_too_are_not_held_against_a_level():
+    rows = [
+        row | {"retried_positions": 1500, "dense_positions": 3000} for row in sample_rows([0.0], kept=(900,))
+    ]
+    decision = decide(rows, 1, 0.01)
+    assert (decision.start, decision.levels[0].cost) == (1, pytest.approx(2400 / 3000))
+
+
 def test_where_no_level_is_good_enough_the_job_is_dense():
     assert decide(sample_rows([0.05, 0.0]), 2, 0.01).start == 0
 
