@@ -29,8 +29,9 @@ from pipeline.search import choice, plot, report
 from pipeline.search.driver import Found
 from pipeline.search.figures import Trials, figures_of, kept_positions, speech_positions
 from pipeline.search.picture import draw_png
+from pipeline.search.schema import SHARD_TRIALS
 from pipeline.search.settings import PRESETS, Condition, Setting, grid, settings_of
-from pipeline.search.trials import SHARD_TRIALS, Bench, try_shard, with_noise
+from pipeline.search.trials import Bench, try_shard, with_noise
 from pipeline.storage import LocalStore
 
 ROOT = Path(__file__).parents[1]
@@ -256,6 +257,17 @@ def test_the_output_holds_figures_page_picture_and_a_policy_that_can_be_read(tmp
     assert policy.levels[-1] == HALF
     assert policy.start == len(policy.levels)
     assert policy.model_revision == "r"
+
+
+def test_a_corpus_that_says_nothing_has_neither_a_bound_nor_a_best(tmp_path):
+    nothing = found([HALF])
+    for trial in nothing.rows[0]["trials"]:
+        trial["text"] = ""
+    outcome = report.judge(nothing, question="?", wer_budget=0.5, group=None)
+    report.write(LocalStore.open(str(tmp_path)), outcome)
+    text = (tmp_path / "search.json").read_text() + (tmp_path / "policy.json").read_text()
+    assert "Infinity" not in text
+    assert json.loads((tmp_path / "search.json").read_text())["best"] is None
 
 
 def test_plots_place_every_setting_inside_the_axes():

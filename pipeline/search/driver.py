@@ -18,12 +18,13 @@ from pipeline.evaluation import Truth
 from pipeline.job import JobMismatch, Unfinished, absolute_inputs
 from pipeline.ledger import Unit, plan_name
 from pipeline.lock import DriverLock
-from pipeline.models import load_engine, resolve_options
+from pipeline.models import BUNDLED, load_engine, resolve_options
 from pipeline.progress import JobProgress
 from pipeline.runs import RunRecord, new_run_id
 from pipeline.schema import PLAN
+from pipeline.search.schema import SHARD_TRIALS
 from pipeline.search.settings import Preset, Setting, settings_of
-from pipeline.search.trials import FOLDER, SHARD_TRIALS, Bench, TryShard, commit_trials, trials_name
+from pipeline.search.trials import FOLDER, Bench, TryShard, commit_trials, trials_name
 from pipeline.sources import InputError, list_recordings, read_references, read_truths
 from pipeline.storage import Store, open_store
 
@@ -87,6 +88,8 @@ def run_search(request: SearchRequest, run: RunOptions) -> Found:
         log.warning("left out, their layer is above the model's: %s", ", ".join(left_out))
     if all(setting.level is None for setting in settings):
         raise OptionError(f"--preset: {options.model} has no layer that it tries")
+    if options.model == BUNDLED:
+        log.warning("--model %s: what is found says nothing about any other model", BUNDLED)
     run_id = new_run_id()
     with DriverLock(store, run_id), RunRecord(store, run_id) as record:
         plan = _open_plan(store, request, options, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -62,7 +63,7 @@ class Figures:
 
     def as_dict(self) -> dict[str, Any]:
         """The figures by name."""
-        return asdict(self)
+        return asdict(self) | {"loss_bound": finite(self.loss_bound)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +269,11 @@ def dropped(
     """The share of positions dropped."""
     share = ratio(sum(map(kept, windows)), sum(map(there, windows)))
     return None if share is None else 1.0 - share
+
+
+def finite(bound: float) -> float | None:
+    """A bound as JSON knows it: None where nothing is known."""
+    return bound if math.isfinite(bound) else None
 
 
 def ratio(above: float, below: float) -> float | None:

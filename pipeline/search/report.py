@@ -13,7 +13,7 @@ from pipeline.search import choice
 from pipeline.search import plot as places
 from pipeline.search.choice import Candidate
 from pipeline.search.driver import Found
-from pipeline.search.figures import ALL, Figures, Interval, Trials, figures_of
+from pipeline.search.figures import ALL, Figures, Interval, Trials, figures_of, finite
 from pipeline.search.parts import Part
 from pipeline.search.picture import draw_png
 from pipeline.search.settings import level_name
@@ -104,9 +104,9 @@ def _candidate(one: Candidate) -> dict[str, Any]:
     return {
         "name": one.name,
         "level": one.level.as_dict(),
-        "loss": one.loss,
-        "bound": one.bound,
-        "device_ratio": one.device_ratio,
+        "loss": finite(one.loss),
+        "bound": finite(one.bound),
+        "device_ratio": finite(one.device_ratio),
     }
 
 
