@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pipeline import cluster
 from pipeline.benchmark.alone import run_alone
 from pipeline.benchmark.paced import PacedEngine, busy_share, busy_stretches
-from pipeline.benchmark.plane_audio import SPEECH, archives, bundled_speech, write_archive
+from pipeline.benchmark.plane_audio import SPEECH, archives, bundled_speech, write_archive, write_manifest
 from pipeline.benchmark.processes import TreeWatch
 from pipeline.config import JobOptions, JobRequest, RunOptions
 from pipeline.job import run_job
@@ -38,16 +38,18 @@ OPTIONS = {
     "shard_hours": SHARD_HOURS,
 }
 DECODER = "pipeline.decoding.child"
+WORKERS = (DECODER, "ray::Map", "ray::IDLE")  # Ray's own actors have other names
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One archive through the plane.
 
-    busy_share: of the time between the first and the last shard, that the device worked. cpu_s_per_hour: of
-    the driver, Ray and all workers, per hour of audio, without what a job of no length costs;
-    alone_cpu_s_per_hour: decoding, resampling and voice activity in one process. decoders: processes that
-    decoded; readers: workers that started them.
+    busy_share: of the time between the first and the last shard, that the device worked. CPU seconds are per
+    hour of audio: cpu_s of everything, without what a job of no length costs; workers_cpu_s of the processes
+    that read, decode, transcribe and commit; alone_cpu_s of decoding, resampling and voice activity in one
+    process. ray_cpu_share: CPU seconds a second of the driver and Ray's own processes, whatever the audio.
+    decoders: processes that decoded; readers: workers that started them.
     """
 
     archive: str
@@ -55,15 +57,17 @@ class Case:
     hours: float
     wall_s: float
     busy_share: float
-    cpu_s_per_hour: float
-    alone_cpu_s_per_hour: float
+    cpu_s: float
+    workers_cpu_s: float
+    alone_cpu_s: float
+    ray_cpu_share: float
     decoders: int
     readers: int
 
     @property
-    def cost(self) -> float:
-        """The plane's CPU time over that of its parts measured alone."""
-        return self.cpu_s_per_hour / self.alone_cpu_s_per_hour
+    def costs(self) -> dict[str, float]:
+        """CPU time over that of decoding, resampling and voice activity alone: of all, and of the workers."""
+        return {"cost": self.cpu_s / self.alone_cpu_s, "workers_cost": self.workers_cpu_s / self.alone_cpu_s}
 
 
 def run_plane(
@@ -81,20 +85,21 @@ def run_plane(
     wanted = {name: lengths for name, lengths in archives(hours).items() if names is None or name in names}
     with tempfile.TemporaryDirectory() as folder, cluster.connected():
         root = Path(folder)
-        write_archive(root / "first", [1] * 4, speech)
-        _run(root / "first", "warm", speed)  # workers and decoders are up after it
-        with TreeWatch() as watch:
-            _run(root / "first", "empty", speed)
+        write_archive(root / "warm", [300] * 8, speech)  # workers and decoders are up after it
+        _run(root / "warm", "job", 10 * speed)
+        write_archive(root / "empty", [1] * 4, speech)
+        with TreeWatch() as empty:
+            _run(root / "empty", "job", speed)
         for name, lengths in wanted.items():
             write_archive(root / name, lengths, speech)
-            found.append(_measure(name, root / name, lengths, speed, watch.cpu_s))
+            found.append(_measure(name, root / name, lengths, speed, empty))
             _print(found[-1])
     return {
         "rtfx_of_the_device": speed,
         "shard_hours": SHARD_HOURS,
-        "empty_job_cpu_s": watch.cpu_s,
+        "empty_job_cpu_s": empty.cpu_s,
         "start_up_s": round(start_up_s, 1),
-        "archives": [{**asdict(one), "cost": one.cost} for one in found],
+        "archives": [{**asdict(one), **one.costs} for one in found],
     }
 
 
@@ -110,30 +115,33 @@ def measure_start_up() -> float:
     return begun.timestamp() - started
 
 
-def _measure(name: str, folder: Path, lengths: list[int], rtfx: float, empty_job_cpu_s: float) -> Case:
+def _measure(name: str, folder: Path, lengths: list[int], rtfx: float, empty: TreeWatch) -> Case:
+    source = write_manifest(folder, lengths) if name == "manifest" else folder
     started = time.perf_counter()
     with TreeWatch() as watch:
-        share = _run(folder, "job", rtfx)
-    hours = sum(lengths) / 3600
+        share = _run(source, "job", rtfx)
+    wall_s, hours = time.perf_counter() - started, sum(lengths) / 3600
+    workers_cpu_s = watch.cpu_s_of(*WORKERS)
     return Case(
         archive=name,
         num_recordings=len(lengths),
         hours=hours,
-        wall_s=time.perf_counter() - started,
+        wall_s=wall_s,
         busy_share=share,
-        cpu_s_per_hour=(watch.cpu_s - empty_job_cpu_s) / hours,
-        alone_cpu_s_per_hour=run_alone(folder),
+        cpu_s=(watch.cpu_s - empty.cpu_s) / hours,
+        workers_cpu_s=(workers_cpu_s - empty.cpu_s_of(*WORKERS)) / hours,
+        alone_cpu_s=run_alone(folder),
+        ray_cpu_share=(watch.cpu_s - workers_cpu_s) / wall_s,
         decoders=watch.count(DECODER),
         readers=watch.num_parents(DECODER),
     )
 
 
-def _run(folder: Path, name: str, rtfx: float) -> float:
-    """Runs a job of some name over a folder; returns the device's busy share."""
-    log = folder.with_name(f"{folder.name}-{name}-busy")
+def _run(source: Path, name: str, rtfx: float) -> float:
+    """Runs a job of some name over a folder or manifest; returns the device's busy share."""
+    log, output = (source.with_name(f"{source.name}-{name}-{end}") for end in ("busy", "out"))
     log.mkdir()
-    output = folder.with_name(f"{folder.name}-{name}-out")
-    request = JobRequest(inputs=(str(folder),), output=str(output), model="demo", options=OPTIONS)
+    request = JobRequest(inputs=(str(source),), output=str(output), model="demo", options=OPTIONS)
     totals = run_job(request, RunOptions(load=partial(load_paced, rtfx=rtfx, folder=log)))
     assert not totals["num_failed"], totals
     return busy_share(busy_stretches(log))
@@ -147,8 +155,10 @@ def load_paced(
 
 
 def _print(case: Case) -> None:
-    line = (
-        f"{case.archive:9} {case.num_recordings:5} recordings {case.hours:4.1f} h busy {case.busy_share:.3f}"
+    print(
+        f"{case.archive:9} {case.num_recordings:5} recordings {case.hours:.1f} h, busy {case.busy_share:.1%}, "
+        f"CPU-s an hour {case.cpu_s:.2f}, of workers {case.workers_cpu_s:.2f}, alone {case.alone_cpu_s:.2f}; "
+        f"{case.decoders} decoders of {case.readers} readers",
+        file=sys.stderr,
+        flush=True,
     )
-    cpu = f"CPU-s an hour {case.cpu_s_per_hour:.2f}, alone {case.alone_cpu_s_per_hour:.2f}"
-    print(f"{line}, {cpu}, {case.decoders} decoders of {case.readers} readers", file=sys.stderr, flush=True)

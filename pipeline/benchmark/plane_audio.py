@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,10 @@ NORMAL_S = 600
 
 
 def archives(hours: float) -> dict[str, list[int]]:
-    """The lengths in seconds of the recordings of each archive; each holds about so many hours."""
+    """The lengths in seconds of the recordings of each archive; each holds about so many hours.
+
+    `manifest` is `one long` with all lengths stated beforehand.
+    """
     total_s = int(hours * 3600)
     row_s = sum(RAGGED_S)
     return {
@@ -27,6 +31,7 @@ def archives(hours: float) -> dict[str, list[int]]:
         "ragged": list(RAGGED_S) * (total_s // row_s),
         "clips": [CLIP_S] * (total_s // CLIP_S),
         "one long": [total_s // 2, *[15] * (total_s // 30)],
+        "manifest": [total_s // 2, *[15] * (total_s // 30)],
     }
 
 
@@ -42,6 +47,16 @@ def write_archive(folder: Path, lengths: list[int], speech: np.ndarray) -> None:
         samples = np.resize(speech, seconds * SAMPLE_RATE)
         soundfile.write(path, samples, SAMPLE_RATE)
         written[seconds] = path
+
+
+def write_manifest(folder: Path, lengths: list[int]) -> Path:
+    """A manifest, beside the folder, that states the lengths of its recordings in seconds."""
+    path = folder.with_name(f"{folder.name}.jsonl")
+    rows = zip(sorted(folder.iterdir()), lengths, strict=True)
+    path.write_text(
+        "".join(json.dumps({"audio_filepath": str(file), "duration": s}) + "\n" for file, s in rows)
+    )
+    return path
 
 
 def bundled_speech() -> np.ndarray:

@@ -59,6 +59,14 @@ class TreeWatch:
         spent = sum(seconds - self._first.get(key, 0.0) for key, seconds in self._last.items())
         return spent - self._own_s
 
+    def cpu_s_of(self, *texts: str) -> float:
+        """The same of the processes with one of these texts in their command line."""
+        return sum(
+            seconds - self._first.get(key, 0.0)
+            for key, seconds in self._last.items()
+            if any(text in self._commands[key] for text in texts)
+        )
+
     def count(self, text: str) -> int:
         """How many processes with a text in their command line were alive at some look."""
         return sum(text in command for command in self._commands.values())
