@@ -156,7 +156,7 @@ def load_paced(
 
 def _print(case: Case) -> None:
     print(
-        f"{case.archive:9} {case.num_recordings:5} recordings {case.hours:.1f} h, busy {case.busy_share:.1%}, "
+        f"{case.archive:9} {case.num_recordings:5} files {case.hours:.1f} h, busy {case.busy_share:.1%}, "
         f"CPU-s an hour {case.cpu_s:.2f}, of workers {case.workers_cpu_s:.2f}, alone {case.alone_cpu_s:.2f}; "
         f"{case.decoders} decoders of {case.readers} readers",
         file=sys.stderr,
