@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from pipeline.engine import int8, packed
+from pipeline.engine.layers import Linear
 
 PEAK_SIZE = 1536  # a square product of this size fits the caches of any server core
 COPY_BYTES = 256 << 20
@@ -29,28 +31,32 @@ def describe_machine() -> dict[str, Any]:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype, size: int = PEAK_SIZE) -> float:
-    """Best floating-point operations a second of a square matrix product."""
+    """Best floating-point operations a second of a square matrix product, by MKL's kernel or oneDNN's."""
     a = torch.randn(size, size, device=device, dtype=dtype)
-    return 2.0 * size**3 / _best_s(lambda: a @ a, device)
+    runs: list[Callable[[], Any]] = [lambda: a @ a]
+    if device.type == "cpu" and dtype == torch.float32 and packed.is_supported():
+        linear = packed.PackedLinear(Linear(a))
+        runs.append(lambda: linear(a))
+    return 2.0 * size**3 / min(_best_s(run, device) for run in runs)
 
 
 def peak_int8(size: int = PEAK_SIZE) -> float:
     """Best operations a second of a square product of int8 on a CPU, by whichever kernel is faster here."""
     a = torch.randint(-127, 128, (size, size), dtype=torch.int8)
     runs: list[Callable[[], Any]] = [lambda: torch._int_mm(a, a)]
-    if "fbgemm" in torch.backends.quantized.supported_engines:
-        runs.append(_fbgemm_product(a))
+    if int8.is_supported():
+        runs.append(_onednn_product(a))
     return 2.0 * size**3 / min(_best_s(run, torch.device("cpu"), repeats=3) for run in runs)
 
 
-def _fbgemm_product(a: torch.Tensor) -> Callable[[], Any]:
-    """A product by FBGEMM of weights that are packed and activations that are quantised already."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch announces the end of quantised tensors
-        weight = torch.quantize_per_tensor(a.float(), 1.0, 0, torch.qint8)
-        rows = torch.quantize_per_tensor(a.float() + 128, 1.0, 128, torch.quint8)
-    packed = torch.ops.quantized.linear_prepack(weight, None)
-    return lambda: torch.ops.quantized.linear(rows, packed, 1.0, 0)
+def _onednn_product(a: torch.Tensor) -> Callable[[], Any]:
+    """A product by oneDNN of weights that are packed and activations that are quantised already."""
+    size = len(a)
+    weight = torch.ops.onednn.qlinear_prepack(a, [size, size])
+    scales, zeros = torch.ones(size), torch.zeros(size, dtype=torch.long)
+    rows = (a.float() + 128).to(torch.uint8)
+    settings = (1.0, 128, weight, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+    return lambda: torch.ops.onednn.qlinear_pointwise(rows, *settings)
 
 
 def peak_copy(device: torch.device) -> float:
