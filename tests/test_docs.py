@@ -1,8 +1,12 @@
 """The documents say what the code does."""
 
+import ast
+import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pyarrow as pa
 import pytest
 
@@ -47,3 +51,59 @@ def test_every_option_of_transcribe_is_in_the_readme():
         option for parameter in transcribe.params for option in parameter.opts if option.startswith("--")
     ]
     assert [option for option in missing if option not in readme] == []
+
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+IDS = {"ids": lambda page: page.name}
+
+
+def blocks(page: Path, language: str = r"\w*") -> list[str]:
+    """The fenced blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def shown_commands(page: Path) -> Iterator[list[str]]:
+    """The words of every command of ours that a page shows, those that are submitted to a cluster too."""
+    for block in blocks(page):
+        for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+            found = re.search(r"(?:python -m jobs\.|(?<![\w/.-])earshard )(\w+)([^#|>&]*)", line)
+            if found and not line.startswith(("error:", "Running entrypoint")):
+                yield [found[1], *found[2].split()]
+
+
+def command_of(name: str) -> click.Command:
+    """The command of a job, not one that it imports."""
+    module = importlib.import_module(f"jobs.{name}")
+    commands = [value for value in vars(module).values() if isinstance(value, click.Command)]
+    return next(one for one in commands if one.callback and one.callback.__module__ == module.__name__)
+
+
+@pytest.mark.parametrize("page", PAGES, **IDS)
+def test_every_link_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    local = [link.partition("#")[0] for link in links if "://" not in link]
+    assert [link for link in local if link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, **IDS)
+def test_every_command_shown_has_the_options_shown(page):
+    for name, *words in shown_commands(page):
+        command = command_of(name)
+        known = {option.replace("_", "-") for parameter in command.params for option in parameter.opts}
+        given = {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")}
+        assert given <= known | {"--help"}, f"{page.name}: {name} {words}"
+
+
+def test_pythons_examples_import_what_exists():
+    for page in PAGES:
+        for block in blocks(page, "python"):
+            tree = ast.parse(block)
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and node.module.startswith("pipeline"):
+                    module = importlib.import_module(node.module)
+                    assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+
+
+def test_every_page_is_reached_from_the_readme():
+    text = (ROOT / "README.md").read_text()
+    assert [page.name for page in PAGES if page.name != "README.md" and f"docs/{page.name}" not in text] == []
