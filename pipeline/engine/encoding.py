@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
 
+from pipeline.engine.ahead import Ahead
 from pipeline.engine.model import Model
 from pipeline.engine.phases import encode_early
 from pipeline.engine.sparsify import encode_late, num_kept
 from pipeline.engine.work import Item, Pass
 
 READ_TOGETHER = 32  # windows in phase A at once on a GPU
+PREPARED_PER_STEP = 2  # windows whose features are made beside a decoder step: a text has 30 steps or more
 
 
 class Encoding:
@@ -20,6 +23,7 @@ class Encoding:
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._ahead = Ahead(model.features, model.device)
         # On a CPU one window at a time: blocks past 32 MB would be mapped and cleared anew by every operation
         # (measured: a 3.6 times slower GELU at 4 windows).
         self._is_batched = model.device.type == "cuda"
@@ -44,7 +48,7 @@ class Encoding:
             assert level is not None
             found = encode_early(
                 self._model.encoder,
-                self._model.features([item.work.samples for item in group]),
+                self._features(group),
                 level=level,
                 num_samples=[len(item.work.samples) for item in group],
                 seeds=[item.work.seed for item in group],
@@ -65,13 +69,26 @@ class Encoding:
             known = [item.work.hidden for item in items if item.work.hidden is not None]
             if len(known) == len(items):
                 return torch.stack(known)
-            return self._model.encoder(self._model.features([item.work.samples for item in items]))
+            return self._model.encoder(self._features(items))
         assert settings.level is not None
         self.read([item for item in items if item.early is None])
         early = torch.stack([item.early.hidden for item in items if item.early is not None])
         for item in items:
             item.early = None
         return encode_late(self._model.encoder, early, settings.level.layer)
+
+    def prepare(self, items: Iterable[Item]) -> None:
+        """Makes the features of the first of some waiting items ahead, where that runs beside the model."""
+        waiting = (item for item in items if item.prepared is None and item.needs_features)
+        if self._is_batched:
+            for item in islice(waiting, PREPARED_PER_STEP):
+                item.prepared = self._ahead.prepare(item.work.samples)
+
+    def _features(self, items: Sequence[Item]) -> Tensor:
+        mel = self._ahead.collect([item.work.samples for item in items], [item.prepared for item in items])
+        for item in items:
+            item.prepared = None
+        return mel
 
     def _grouped(self, items: Iterable[Item], key: Callable[[Item], Hashable]) -> Iterator[list[Item]]:
         """Items that may go through the encoder together."""

@@ -18,6 +18,7 @@ from pipeline.engine.parts import time_parts
 from pipeline.engine.passes import Pass, Passes, Work
 from pipeline.engine.policy import Level
 from pipeline.engine.results import Segment, WindowResult
+from pipeline.engine.scheduler import READ_AHEAD
 from pipeline.engine.segments import resume_time, split_spans
 from pipeline.engine.slots import Decoding
 from pipeline.engine.snapshot import Snapshot, resolve
@@ -294,8 +295,10 @@ def _batch_size(options: EngineOptions, model: Model) -> int:
     shape, size = model.shape, model.torch_dtype.itemsize
     caches = 2 * shape.decoder_layers * (shape.source_positions + shape.target_positions) * shape.dim
     activations = 16 * shape.source_positions * shape.dim  # one layer's qkv, MLP and copies of the input
+    waiting = READ_AHEAD * shape.source_positions * shape.dim  # between the phases
+    window = caches + activations + waiting
     free, _ = torch.cuda.mem_get_info(model.device)
-    return max(1, min(MAX_AUTO_BATCH, int(AUTO_MEMORY_SHARE * free) // ((caches + activations) * size)))
+    return max(1, min(MAX_AUTO_BATCH, int(AUTO_MEMORY_SHARE * free) // (window * size)))
 
 
 def _device_name(device: torch.device) -> str:

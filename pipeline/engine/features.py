@@ -67,7 +67,9 @@ class LogMel:
 
     def _samples(self, window: np.ndarray) -> Tensor:
         writable = np.require(window, requirements=["C", "W"])  # torch takes no read-only memory
-        samples = torch.from_numpy(writable).to(self._device, non_blocking=True)
+        samples = torch.from_numpy(writable)
+        if self._device.type == "cuda":  # only pinned memory is copied while the device works
+            samples = samples.pin_memory().to(self._device, non_blocking=True)
         return samples.float() / 32768.0 if samples.dtype == torch.int16 else samples
 
     def _features(self, samples: Tensor) -> Tensor:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
 from pipeline.engine.encoding import Encoding
+from pipeline.engine.queues import Queues
 from pipeline.engine.slots import Decoding, Slots
 from pipeline.engine.work import Call, Item, Pass, Work, charge
 
@@ -45,12 +45,8 @@ class Scheduler:
         self.busy_s = 0.0
         # Shared by all threads, under `_changed`.
         self._changed = threading.Condition()
-        self._num_items = 0
         self._is_driven = False
-        self._unread: deque[Item] = deque()  # phase A must tell their size
-        self._ready: dict[int, deque[Item]] = {}  # by size
-        self._broken: deque[Item] = deque()  # were together when something broke; each runs alone
-        self._errands: deque[Call] = deque()
+        self._queues = Queues()
         # The driving thread's own.
         self._slots: Slots | None = None
         self._running: dict[int, Item] = {}
@@ -60,7 +56,9 @@ class Scheduler:
 
         Raises what went wrong with one of these works when it was run alone.
         """
-        call = self._admit(works, settings)
+        sizes = [self._encoding.size_of(asked) for asked in settings]
+        with self._changed:
+            call = self._queues.admit(works, settings, sizes)
         self._wait_for(call)
         return call.outcomes()
 
@@ -71,7 +69,7 @@ class Scheduler:
         """
         call = Call(errand=errand, works=works)
         with self._changed:
-            self._errands.append(call)
+            self._queues.errands.append(call)
         self._wait_for(call)
         call.outcomes()
 
@@ -83,32 +81,8 @@ class Scheduler:
                 finally:
                     self._pass_on()
         finally:
-            self._withdraw(call)
-
-    # --- the queues ---------------------------------------------------------------------------------------
-
-    def _admit(self, works: Sequence[Work], settings: Sequence[Pass]) -> Call:
-        call = Call()
-        with self._changed:
-            for work, asked in zip(works, settings, strict=True):
-                size = self._encoding.size_of(asked)
-                item = Item(number=self._num_items, call=call, work=work, settings=asked, size=size)
-                self._num_items += 1
-                call.items.append(item)
-                (self._unread if size is None else self._ready.setdefault(size, deque())).append(item)
-        return call
-
-    def _withdraw(self, call: Call) -> None:
-        """Forgets what is left of a call that is over; what is in the slots already runs out there."""
-        if call.num_done == len(call.items) and call.errand is None:
-            return
-        with self._changed:
-            if call in self._errands:
-                self._errands.remove(call)
-            for queue in (self._unread, self._broken, *self._ready.values()):
-                left = [item for item in queue if item.call is not call]
-                queue.clear()
-                queue.extend(left)
+            with self._changed:
+                self._queues.withdraw(call)
 
     def _wait_for_turn(self, call: Call) -> bool:
         """Whether it is this thread's turn to drive; False once its call is over."""
@@ -131,7 +105,7 @@ class Scheduler:
             while not call.is_over:
                 self._advance()
         except BaseException:
-            self._break_up([])  # a thread that is stopped leaves its neighbours' windows to the next driver
+            self._break_up([])
             raise
 
     def _advance(self) -> None:
@@ -150,7 +124,7 @@ class Scheduler:
 
     def _take_errand(self) -> Call | None:
         with self._changed:
-            return self._errands.popleft() if self._errands else None
+            return self._queues.errands.popleft() if self._queues.errands else None
 
     def _run_errand(self, call: Call) -> None:
         assert call.errand is not None
@@ -159,9 +133,9 @@ class Scheduler:
                 call.errand()
         except Exception as error:
             self._fail(call, error)
-        except BaseException:
+        except BaseException:  # the thread is stopped, which is no fault of the errand
             with self._changed:
-                self._errands.appendleft(call)  # the thread is stopped, which is no fault of the errand
+                self._queues.errands.appendleft(call)
             raise
         else:
             call.errand = None
@@ -169,45 +143,42 @@ class Scheduler:
 
     def _take_broken(self) -> Item | None:
         with self._changed:
-            return self._broken.popleft() if self._broken and not self._running else None
+            return self._queues.broken.popleft() if self._queues.broken and not self._running else None
 
     def _take_unread(self) -> list[Item]:
         """Items for phase A, while slots are free and not too many items wait for phase B already."""
         with self._changed:
-            if not self._unread or (self._running and not self._has_room):
+            queues, slots = self._queues, self._slots
+            if (
+                self._running
+                and slots
+                and (not self._has_room or queues.num_ready(self._size) >= slots.num_free)
+            ):
                 return []
-            if self._slots and len(self._ready.get(self._size, ())) >= self._slots.num_free and self._running:
-                return []
-            num_waiting = sum(item.early is not None for queue in self._ready.values() for item in queue)
-            room = READ_AHEAD * self._batch_size - num_waiting
-            number = min(room, len(self._unread), self._encoding.read_together)
-            return [self._unread.popleft() for _ in range(number)]
+            room = READ_AHEAD * self._batch_size - queues.num_read()
+            return queues.take_unread(min(room, self._encoding.read_together))
 
     def _take_batch(self) -> list[Item]:
         """Items of one size for the slots."""
         with self._changed:
-            oldest = {size: queue[0].number for size, queue in self._ready.items() if queue}
+            oldest = self._queues.oldest()
             if not oldest:
                 return []
             if not self._running:
-                size = min(oldest, key=oldest.__getitem__)
-                number = self._batch_size
-            else:
-                size = self._size
-                if oldest.get(size, math.inf) > min(oldest.values()) + PATIENCE * self._batch_size:
-                    return []
-                number = self._num_wanted(len(self._ready[size]))
-            queue = self._ready[size]
-            return [queue.popleft() for _ in range(min(number, len(queue)))]
+                return self._queues.take_ready(min(oldest, key=oldest.__getitem__), self._batch_size)
+            if oldest.get(self._size, math.inf) > min(oldest.values()) + PATIENCE * self._batch_size:
+                return []
+            number = self._num_wanted(self._queues.num_ready(self._size))
+            return self._queues.take_ready(self._size, number)
 
     def _num_wanted(self, num_waiting: int) -> int:
         """How many of the windows that wait for the running slots may join them now.
 
-        Slots that were made for few windows are worth a copy when at least as many again have come.
+        Slots that were made for few windows are worth a copy when as many again have come, or a full batch.
         """
         assert self._slots is not None
         size = min(self._batch_size, len(self._running) + num_waiting)
-        if size >= 2 * self._slots.size:
+        if size > self._slots.size and size >= min(2 * self._slots.size, self._batch_size):
             return size - len(self._running)
         return self._slots.num_free if self._has_room else 0
 
@@ -235,8 +206,7 @@ class Scheduler:
             self._encoding.read(items)
         with self._changed:
             for item in items:
-                assert item.size is not None
-                self._ready.setdefault(item.size, deque()).append(item)
+                self._queues.make_ready(item)
 
     def _fill(self, items: list[Item]) -> None:
         size = items[0].size
@@ -250,10 +220,16 @@ class Scheduler:
     def _step(self) -> None:
         assert self._slots is not None
         with self._busy([item.work for item in self._running.values()]):
-            if not self._ready.get(self._size) and 2 * len(self._running) <= self._slots.size:
+            if not self._queues.num_ready(self._size) and 2 * len(self._running) <= self._slots.size:
                 self._slots.resize(len(self._running))
+            self._encoding.prepare(self._upcoming())
             finished = self._slots.step()
         self._finish(finished)
+
+    def _upcoming(self) -> list[Item]:
+        """The items whose features will be asked for next."""
+        with self._changed:
+            return self._queues.first(self._size, self._batch_size)
 
     def _finish(self, finished: Sequence[Decoding]) -> None:
         for decoding in finished:
@@ -273,7 +249,7 @@ class Scheduler:
         try:
             yield
             if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
+                torch.cuda.current_stream(self._device).synchronize()  # features made ahead go on
         finally:
             seconds = time.perf_counter() - started
             self.busy_s += seconds
@@ -287,6 +263,9 @@ class Scheduler:
             block()
         except Exception as error:
             self._break_up(items, error)
+        except BaseException:  # a thread that is stopped leaves its neighbours' windows to the next driver
+            self._break_up(items)
+            raise
 
     def _break_up(self, items: Sequence[Item], error: Exception | None = None) -> None:
         """Clears the slots; what ran in them waits to run alone, or fails if it was alone."""
@@ -298,8 +277,10 @@ class Scheduler:
             return
         with self._changed:
             for item in touched:
+                if item.call.is_over:
+                    continue
                 item.early, item.kept = None, None
-                self._broken.append(item)
+                self._queues.broken.append(item)
 
     def _run_alone(self, item: Item) -> None:
         if item.settings.needs_reading:
@@ -311,5 +292,6 @@ class Scheduler:
 
     def _fail(self, call: Call, error: Exception) -> None:
         call.error = error
-        self._withdraw(call)
+        with self._changed:
+            self._queues.withdraw(call)
         self._announce()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from pipeline.engine.ahead import Prepared
 from pipeline.engine.phases import Early
 from pipeline.engine.policy import Level
 from pipeline.engine.slots import Decoding
@@ -59,6 +60,7 @@ class Item:
     """One pass of one window in the queues of the scheduler.
 
     number: its place in the order of arrival. size: positions it keeps, None until phase A has told.
+    prepared: its features, if they were made ahead, until the encoder takes them.
     early: what phase A left, until phase B takes it. kept: the positions it keeps, None for all.
     hidden: its encoder output, where the pass keeps that, [size, dim].
     """
@@ -68,10 +70,17 @@ class Item:
     work: Work
     settings: Pass
     size: int | None
+    prepared: Prepared | None = None
     early: Early | None = None
     kept: Tensor | None = None
     hidden: Tensor | None = None
     outcome: Decoding | None = None
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the encoder has yet to see the window."""
+        is_known = self.settings.is_dense and self.work.hidden is not None
+        return self.early is None and not is_known
 
 
 @dataclass(eq=False, kw_only=True)

@@ -76,6 +76,17 @@ def test_windows_of_several_calls_decode_side_by_side(engine, monkeypatch):
     assert max(sizes) == 4
 
 
+def test_features_made_ahead_and_windows_encoded_together_give_the_same_text(engine, monkeypatch):
+    alone = [texts(call(engine, level)) for level in LEVELS]
+    encoding = engine._passes._encoding
+    monkeypatch.setattr(encoding, "_is_batched", True)  # as on a GPU
+    prepare, prepared = encoding._ahead.prepare, []
+    monkeypatch.setattr(encoding._ahead, "prepare", lambda one: prepared.append(len(one)) or prepare(one))
+    together = call_together(engine, [(level,) for level in LEVELS])
+    assert [texts(results) for results in together] == alone
+    assert prepared
+
+
 def break_features(monkeypatch, is_bad, error):
     """The log-mel of windows for which `is_bad(num_samples)` raises an error."""
     whole = LogMel.__call__
@@ -114,23 +125,24 @@ def test_a_step_that_breaks_once_is_done_again_window_by_window(engine, monkeypa
     assert not failures
 
 
-def test_a_thread_that_is_stopped_while_it_drives_leaves_the_others_their_windows(engine, monkeypatch):
-    alone = texts(call(engine, None))
-    step = Slots.step
-    stopped = threading.Event()
+@pytest.mark.parametrize("block", [(Slots, "step"), (Slots, "load"), (LogMel, "__call__")])
+def test_a_thread_that_is_stopped_while_it_drives_leaves_the_others_their_windows(engine, monkeypatch, block):
+    alone = texts(call(engine, SHARE))
+    owner, name = block
+    whole, stopped = getattr(owner, name), threading.Event()
 
-    def interrupted(slots):
-        if not stopped.is_set() and len(slots.live) > 1:
+    def interrupted(*args):
+        if not stopped.is_set() and threading.active_count() > 3:
             stopped.set()
             raise KeyboardInterrupt
-        return step(slots)
+        return whole(*args)
 
-    monkeypatch.setattr(Slots, "step", interrupted)
+    monkeypatch.setattr(owner, name, interrupted)
     outcomes: dict[int, object] = {}
 
     def run(number):
         try:
-            outcomes[number] = texts(call(engine, None))
+            outcomes[number] = texts(call(engine, SHARE))
         except KeyboardInterrupt:
             outcomes[number] = "stopped"
 
