@@ -36,5 +36,5 @@ class LossyEngine:
         luck = zlib.crc32(f"{key} {level.share}".encode()) / 2**32
         if luck < self.loss * (1 - level.share):
             words[key % NUM_WORDS] = "weed"
-        kept = min(1500, round(1500 * level.share / 1.2))
+        kept = min(1500, round(1500 * level.share / 1.6))
         return result(" ".join(words), language=language, kept_positions=kept, device_s=0.5)
