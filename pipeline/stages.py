@@ -26,6 +26,7 @@ from pipeline.placed import Transcriber
 from pipeline.reading import ReadOptions, ShardReader
 from pipeline.schema import PLAN, SAMPLE, SAMPLE_RESULT, SHARD_AUDIO, SHARD_RESULT, TRANSCRIPTS, table_of
 from pipeline.sharing import Sharing
+from pipeline.sources.locations import printable
 from pipeline.storage import Store
 from pipeline.transcription import transcribe_shard
 
@@ -59,17 +60,18 @@ def read_shard(plan: pa.Table, *, options: ReadOptions, this_round: Round) -> pa
     """Decode one shard: a row of `SHARD_PLAN` in, a row of `SHARD_AUDIO` out."""
     row = _only_row(plan)
     if this_round.policy is not None:
-        refuse_if_stalled(
-            row["shard_id"], this_round.policy, this_round.store, this_round.round_id
-        )
+        refuse_if_stalled(row["shard_id"], this_round.policy, this_round.store, this_round.round_id)
     unit = attempts.unit_of(row["shard_id"], row["attempt"], row["rows"])
     with this_round.marked(unit):
         audio = _reader(options).read(row["shard_id"], row["attempt"], row["rows"])
     for recording in audio.column("recordings")[0].as_py():
         if recording["error_type"] is not None:
             log.warning("%s: %s", recording["error_type"], recording["error_message"])
-        elif recording["partial"]:
-            log.warning("partial: %s: damaged or shorter than it declares", recording["uri"])
+            continue
+        if recording["partial"]:
+            log.warning("partial: %s: damaged or shorter than it declares", printable(recording["uri"]))
+        if recording["error_message"] is not None:
+            log.warning("bad samples: %s", recording["error_message"])
     return audio.select(SHARD_AUDIO.names).cast(SHARD_AUDIO)
 
 
