@@ -70,12 +70,16 @@ def _check_policy(request: JobRequest, policy: Policy, snapshot: Snapshot) -> No
             f"--sparsity: the policy is of {policy.model} at {policy.model_revision}, and {request.model} is "
             f"at {snapshot.revision}; must be adaptive, or a policy that jobs.search made for these weights"
         )
-    num_layers = snapshot.config["encoder_layers"]
+    num_layers, positions = snapshot.config["encoder_layers"], snapshot.config["max_source_positions"]
     for number, level in enumerate(policy.levels, 1):
         if level.layer > num_layers or level.selector not in SELECTORS:
             raise OptionError(
                 f"--sparsity: level {number} of the policy has layer {level.layer} and selector "
                 f"{level.selector}; must be layer 1 to {num_layers} and one of {' '.join(SELECTORS)}"
+            )
+        if level.share is not None and level.sizes[-1] != positions:
+            raise OptionError(
+                f"--sparsity: level {number} of the policy has sizes that must end with {positions}"
             )
 
 

@@ -85,8 +85,11 @@ def test_a_policy_for_other_weights_is_refused_in_one_line():
         resolve_options(request(POLICY), RunOptions(gpus_per_actor=0))
 
 
-@pytest.mark.parametrize("level", [Level(share=1.0, layer=99), Level(share=1.0, selector="best")])
+@pytest.mark.parametrize(
+    "level",
+    [Level(share=1.0, layer=99), Level(share=1.0, selector="best"), Level(share=1.0, sizes=(300, 750))],
+)
 def test_a_policy_with_a_level_that_the_model_does_not_have_is_refused(level):
     policy = replace(POLICY, model_revision=resolve("demo").revision, levels=(level,), start=1)
-    with pytest.raises(OptionError, match="--sparsity: level 1 of the policy has layer"):
+    with pytest.raises(OptionError, match="--sparsity: level 1 of the policy has "):
         resolve_options(request(policy), RunOptions(gpus_per_actor=0))
