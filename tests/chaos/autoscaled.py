@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -135,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = tempfile.mkdtemp(prefix="ray-")
+    signal.signal(signal.SIGTERM, lambda *_signal: sys.exit(1))  # leaves by the ways that clean up
     try:
         print(json.dumps(run(parser.parse_args().folder.resolve(), folder)))
     finally:

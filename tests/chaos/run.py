@@ -11,7 +11,9 @@ written again, or a fault not survived. The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +32,7 @@ HERE = Path(__file__).parent
 NUM_RECORDINGS = 48
 # Faults in one turn of a kind: so many that each kind has had its turn after some minutes.
 PER_TURN = {"driver killed": 4, "actor killed": 8, "worker killed": 8, "node killed": 6}
-SHARE_ALONE = 0.2  # of the time goes to what runs without Ray, before the rest
+SHARE_ALONE = 0.2  # of the time goes to what runs without Ray
 FILES, STORE = "file operation (EIO, ENOSPC, kill)", "S3 (503, slow, short, lost, reset)"
 COLUMNS = ("faults", "survived", "lost", "doubled", "torn", "touched")
 HEADINGS = ("injected", "survived", "rows lost", "doubled", "torn", "rewritten")
@@ -56,23 +58,21 @@ def without_ray(script: str, scratch: Path, seconds: float, seed: int, *more: st
     return Tally(**{field.name: found[field.name] for field in fields(Tally)})
 
 
-def on_ray(scratch: Path, until: float, seed: int, tallies: dict[str, Tally]) -> None:
-    """Take turns of every kind until the time is over; each has at least one."""
+def on_ray(scratch: Path, until: float, seed: int, share: float, tallies: dict[str, Tally]) -> None:
+    """Take turns of every kind until the time is over, in each `share` of the faults of a full turn."""
     with SmallCluster(takes_jobs=True) as cluster:
         bench = Bench(scratch, cluster, num_recordings=NUM_RECORDINGS, seed=seed)
         print(f"undisturbed: {bench.run_s:.0f} s a job", flush=True)
-        turn = 0
-        while turn == 0 or time.monotonic() < until:
-            for kind, scenario in SCENARIOS.items():
-                if turn and time.monotonic() > until:
-                    break
-                try:
-                    found = scenario(bench, PER_TURN.get(kind, 1))
-                except (Stuck, subprocess.SubprocessError) as error:
-                    found = Tally(faults=1, notes=[f"{kind}: {error}"])
-                tallies[kind] += found
-                print(kind, {name: getattr(found, name) for name in COLUMNS}, *found.notes, flush=True)
-            turn += 1
+        for kind in itertools.cycle(SCENARIOS):
+            if time.monotonic() > until:
+                return
+            number = max(1, round(share * PER_TURN.get(kind, 1)))
+            try:
+                found = SCENARIOS[kind](bench, number)
+            except (Stuck, subprocess.SubprocessError) as error:
+                found = Tally(faults=1, notes=[f"{kind}: {error}"])
+            tallies[kind] += found
+            print(kind, {name: getattr(found, name) for name in COLUMNS}, *found.notes, flush=True)
 
 
 def table(tallies: dict[str, Tally]) -> str:
@@ -90,25 +90,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="Default: from the clock.")
     parser.add_argument("--folder", type=Path, default=None, help="Where outputs and logs are kept.")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_signal: sys.exit(1))  # leaves through every `with`
     seed = given.seed if given.seed is not None else int(time.time())
     scratch = Path(tempfile.mkdtemp(prefix="chaos-", dir=given.folder))
     print(f"seed {seed}, {given.minutes:g} minutes, logs in {scratch}", flush=True)
     started, seconds = time.monotonic(), given.minutes * 60
     tallies: dict[str, Tally] = defaultdict(Tally)
     alone_s = seconds * SHARE_ALONE
-    tallies["file operation (EIO, ENOSPC, kill)"] = without_ray(
-        "file_faults.py", scratch, alone_s * 0.6, seed
-    )
-    print(table(tallies), flush=True)
-    tallies["S3 (503, slow, short, lost, reset)"] = without_ray(
-        "store_faults.py", scratch, alone_s * 0.4, seed, "--runs", "1000"
-    )
-    print(table(tallies), flush=True)
     try:
-        on_ray(scratch, started + seconds, seed, tallies)
-    except Exception as error:  # what was tried before is told all the same
+        on_ray(scratch, started + seconds - alone_s, seed, min(1.0, given.minutes / 30), tallies)
+    except Exception as error:  # the rest is tried all the same
         traceback.print_exc()
         tallies["cluster"] += Tally(faults=1, notes=[f"the cluster: {type(error).__name__}: {error}"])
+    print(table(tallies), flush=True)
+    tallies[FILES] = without_ray("file_faults.py", scratch, alone_s * 0.6, seed)
+    tallies[STORE] = without_ray("store_faults.py", scratch, alone_s * 0.4, seed, "--runs", "1000")
     print(table(tallies))
     total = sum(tallies.values(), Tally())
     print(*total.notes, sep="\n")

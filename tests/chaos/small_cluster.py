@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 NODE_CPUS = 2
-STARTS = 4
+STARTS = 8
 OBJECT_STORE_BYTES = 120 << 20
 # A node that was killed is missed after 8 s instead of 15.
 HEALTH_CHECKS = {"health_check_period_ms": 1000, "health_check_failure_threshold": 8}

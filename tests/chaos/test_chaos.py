@@ -101,4 +101,4 @@ def test_a_worker_holds_no_more_after_hundreds_of_files(tmp_path):
     for name in ("open_files", "decoder_open_files", "threads"):
         assert late[name] <= early[name], name
     for name in ("bytes", "decoder_bytes"):
-        assert late[name] < 1.05 * early[name], name
+        assert late[name] < 1.1 * early[name], name
