@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
+import pyarrow as pa
+from fakes import FakeEngine, audio_table, read_recording, result
+
+from pipeline import attempts
 from pipeline.sharing import Sharing
+from pipeline.stages import Round, TranscribeShard
+from pipeline.storage import open_store
 
 
 class Log:
@@ -61,3 +68,34 @@ def test_who_fails_inside_lets_the_next_in():
             pass
     log.stay("later", sharing.alone, 0.0)
     assert log.company == {"later": {"later"}}
+
+
+def unit(shard_id: int, attempt: int) -> pa.Table:
+    """A decoded shard of one recording with one window."""
+    table = audio_table([read_recording(f"{shard_id}.wav")], [(0, 0.0, 2.0, [(0.0, 2.0)])])
+    for name, value in (("shard_id", shard_id), ("attempt", attempt)):
+        column = table.schema.get_field_index(name)
+        field = table.schema.field(name)
+        table = table.set_column(column, field, pa.array([value], field.type))
+    return table
+
+
+def test_first_attempts_share_the_engine_and_a_second_one_is_marked_and_run_alone(tmp_path):
+    store, marks = open_store(str(tmp_path / "out")), {}
+
+    def answer(_samples, _language):
+        time.sleep(0.1)
+        found = attempts.count_marks(store)
+        for name in found:
+            marks.setdefault(name, set()).update(found)
+        return result()
+
+    work = TranscribeShard(
+        load=lambda: FakeEngine(answer=answer),
+        language="en",
+        this_round=Round(store=store, stamp=SimpleNamespace(run_id="r"), round_id="r-1"),
+    )
+    run_together([lambda one=one: work(one) for one in (unit(0, 1), unit(1, 1), unit(2, 2), unit(3, 1))])
+    assert "shard-000001" in marks["shard-000000"]
+    assert marks["shard-000002"] == {"shard-000002"}
+    assert not attempts.count_marks(store)
