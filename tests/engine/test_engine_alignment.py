@@ -6,15 +6,17 @@ import random
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import MINI, make_speechlike
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from pipeline.demo.scenes import Script, compose
 from pipeline.demo.speech import SpeechUnavailableError, require_speech
 from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.alignment import Aligner, Spoken, words_of
 from pipeline.engine.segments import split_spans
-from pipeline.engine.snapshot import resolve
+from pipeline.engine.snapshot import DEMO_FOLDER, resolve
 from pipeline.engine.sparsify import SELECTORS, encode_late, score
 
 WINDOWS = [make_speechlike(seconds, seed) for seed, seconds in enumerate((30.0, 12.0, 4.0))]
@@ -64,6 +66,35 @@ def test_words_do_not_depend_on_company(load):
 def test_silence_has_no_words(load):
     (result,) = load(word_timestamps=True).transcribe([np.zeros(0, np.float32)])
     assert result.segments == ()
+
+
+def test_tokens_begin_where_transformers_has_them():
+    """It says of each token when the next one begins; the first, whose row it leaves out, is not compared."""
+    samples = np.zeros(30 * 16000, np.float32)
+    speech, _ = soundfile.read(DEMO_FOLDER.parent / "speech" / "kitchen.wav", dtype="float32")
+    samples[: len(speech)] = speech
+    peer = WhisperForConditionalGeneration.from_pretrained(
+        DEMO_FOLDER, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    features = WhisperFeatureExtractor.from_pretrained(DEMO_FOLDER)(
+        samples, sampling_rate=16000, return_tensors="pt"
+    )
+    theirs = peer.generate(
+        features.input_features, language="en", task="transcribe", return_timestamps=True,
+        return_token_timestamps=True, force_unique_generate_call=True, num_beams=1, do_sample=False,
+        max_new_tokens=40, return_dict_in_generate=True,
+    )  # fmt: skip
+    engine = Engine.load("demo", options=EngineOptions(max_new_tokens=40))
+    model = engine._model
+    prompt = tuple(model.vocabulary.start_sequence("en", "transcribe", timestamps=True))
+    tokens = tuple(token for token in theirs["sequences"][0].tolist()[3:] if token != model.vocabulary.end)
+    with torch.inference_mode():
+        hidden, kept = encode(model, samples, 1500)
+        spoken = Spoken(hidden=hidden, kept=kept, prompt=prompt, tokens=tokens, num_samples=len(samples))
+        (times,) = Aligner(model, resolve("demo")).align([spoken])
+    expected = theirs["token_timestamps"][0].tolist()[3:]
+    assert len(tokens) > 20
+    assert times.starts_s[2 : len(tokens)] == pytest.approx(expected[1 : len(tokens) - 1], abs=0.021)
 
 
 @pytest.fixture(scope="module")
