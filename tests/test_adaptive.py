@@ -8,14 +8,16 @@ import pytest
 from fakes import audio_table, plan_row, read_recording
 from lossy import LossyEngine
 
+from pipeline import commit
 from pipeline.adaptive import gate, sampling
-from pipeline.adaptive.calibration import calibrate_unit, decide
+from pipeline.adaptive.calibration import DECISION, calibrate_unit, decide, sample_name, too_small
 from pipeline.adaptive.epochs import EpochLevel, Epochs, epoch_name, next_epoch, read_epoch
 from pipeline.adaptive.ladder import default_ladder
 from pipeline.adaptive.running import RunningPolicy
 from pipeline.adaptive.shadow import ShardLevel
+from pipeline.adaptive.summary import summarise_policy
 from pipeline.engine.policy import Level
-from pipeline.schema import PLAN, SAMPLE_RESULT, table_of
+from pipeline.schema import PLAN, SAMPLE, SAMPLE_RESULT, table_of
 from pipeline.storage import LocalStore
 from pipeline.transcription import transcribe_shard
 
@@ -311,3 +313,39 @@ def test_a_shard_whose_level_never_comes_gives_the_round_up_for_all_that_wait(tm
     gate.refuse_if_stalled(3, POLICY, store, "round")
     gate.forget_stall(store, "round")
     gate.refuse_if_stalled(9, POLICY, store, "round")
+
+
+# What the report says
+
+
+def summarised(folder, markers, rows=()):
+    store = LocalStore.open(str(folder))
+    decision = decide(rows, 5, 0.01) if rows else too_small("the job has less than 7 h of audio")
+    store.publish(DECISION, decision.as_json())
+    if rows:
+        store.publish(sample_name(0), commit.parquet_bytes(table_of(SAMPLE, rows)))
+    return summarise_policy(store, markers, 0.01)
+
+
+def timed(shard_id, **counts):
+    times = {"num_shadow": 5, "shadow_dense_device_s": 4.0, "shadow_sparse_device_s": 3.0}
+    return marker(shard_id, **counts) | times
+
+
+def test_the_report_states_loss_bound_levels_and_what_was_saved(tmp_path):
+    shards = [timed(0, level=2, errors=3), timed(1, level=2, errors=3), timed(2, level=0, words=0)]
+    found = summarised(tmp_path, shards, sample_rows([0.0, 0.001, 0.05]))
+    assert found["levels"] == {"0": 1, "2": 2}
+    assert found["loss_num_words"] == 2 * 600 + 6000
+    assert found["loss"] == pytest.approx((6 + 6) / 7200)
+    assert found["loss"] < found["loss_bound"] < 0.01
+    assert (found["num_shadow"], found["shadow_saved"]) == (10, 0.25)
+    assert found["calibration_device_s"] == pytest.approx(100 * 1.0 + 300 * 0.5)
+    assert found["reason"] == "the cheapest level within the budget"
+
+
+def test_the_report_of_a_job_that_ran_dense_says_why(tmp_path):
+    found = summarised(tmp_path, [timed(0, level=0, words=0)])
+    assert (found["loss"], found["loss_bound"], found["levels"]) == (None, None, {"0": 1})
+    assert found["reason"] == "the job has less than 7 h of audio"
+    assert summarise_policy(LocalStore.open(str(tmp_path)), [], None) is None

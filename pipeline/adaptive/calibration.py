@@ -146,7 +146,7 @@ def decide(rows: Sequence[Mapping[str, Any]], num_levels: int, budget: float) ->
         start=0 if best is None else best.level,
         reason="no level is within the budget and saves work"
         if best is None
-        else "cheapest within the budget",
+        else "the cheapest level within the budget",
         error_level=bounds.CALIBRATION_ERROR,
         levels=tuple(evidence),
     )
