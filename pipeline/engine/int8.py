@@ -10,6 +10,8 @@ first: 2 * 255 * 63 is the most that fits.
 
 from __future__ import annotations
 
+import platform
+
 import torch
 from torch import Tensor, nn
 
@@ -63,8 +65,9 @@ def _quantise_block(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def is_supported() -> bool:
-    """Whether this build of torch has the kernels."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+    """Whether this is an x86 processor and this build of torch has the kernels."""
+    has_kernels = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+    return has_kernels and platform.machine().lower() in {"x86_64", "amd64"}
 
 
 def quantise_linears(module: nn.Module) -> None:
