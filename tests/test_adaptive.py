@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
-from fakes import audio_table, plan_row, read_recording
+import soundfile
+from fakes import RATE, audio_table, plan_row, read_recording
 from lossy import LossyEngine
 
 from pipeline import commit
@@ -17,7 +19,10 @@ from pipeline.adaptive.running import RunningPolicy
 from pipeline.adaptive.shadow import ShardLevel
 from pipeline.adaptive.summary import summarise_policy
 from pipeline.engine.policy import Level
+from pipeline.planning import make_plan
+from pipeline.reading import ReadOptions, ShardReader
 from pipeline.schema import PLAN, SAMPLE, SAMPLE_RESULT, table_of
+from pipeline.sources import list_recordings
 from pipeline.storage import LocalStore
 from pipeline.transcription import transcribe_shard
 
@@ -62,8 +67,8 @@ def test_the_sample_is_the_same_for_the_same_plan_and_another_for_another():
 def test_of_a_long_recording_a_stretch_inside_it_is_drawn():
     units = sampling.draw_units(plan(60, 3600.0), "hash", shard_s=3600.0)
     for row in (row for unit in units for row in unit.to_pylist()):
-        assert row["duration_s"] is not None
-        assert 0 <= row["offset_s"] <= 3600 - row["duration_s"]
+        assert row["duration_s"] >= sampling.MIN_STRETCH_S
+        assert row["offset_s"] == 0 or 30 <= row["offset_s"] <= 3600 - row["duration_s"]
 
 
 def test_a_job_that_is_too_small_has_no_sample():
@@ -74,6 +79,27 @@ def test_a_job_that_is_too_small_has_no_sample():
 def test_a_small_job_casts_a_larger_shadow():
     shares = [sampling.shadow_share(plan(num, 3600.0)) for num in (2, 20, 1000)]
     assert shares == [0.1, 0.05, 0.02]
+
+
+@pytest.mark.slow
+def test_a_drawn_stretch_is_read_from_its_place_in_the_recording(tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "MAX_SHARE", 0.4)
+    monkeypatch.setattr(sampling, "MIN_WORDS", 100)
+    noise = np.random.default_rng(1).integers(-3000, 3000, 600 * RATE).astype(np.int16)
+    soundfile.write(tmp_path / "long.wav", noise, RATE)
+    found = make_plan(list_recordings([str(tmp_path)]).recordings, shard_hours=1.0)
+    (unit,) = sampling.draw_units(found, "hash", shard_s=3600.0)
+    (row,) = unit.to_pylist()
+    assert row["offset_s"] > 0
+    with ShardReader(
+        ReadOptions(voice_activity=False, channels="mix", max_hours=24.0, shard_hours=1.0)
+    ) as reader:
+        read = reader.read(-1, 1, [row]).to_pylist()[0]
+    assert read["recordings"][0]["error_type"] is None
+    assert abs(read["windows"][0]["start_s"] - row["offset_s"]) <= 30
+    assert abs(read["recordings"][0]["duration_s"] - row["duration_s"]) <= 60
+    first = round(read["windows"][0]["start_s"] * RATE)
+    assert read["samples"][:RATE] == noise[first : first + RATE].tolist()
 
 
 # The decision

@@ -14,10 +14,9 @@ from pipeline.adaptive import bounds, sampling
 from pipeline.adaptive.comparison import by_root, compare
 from pipeline.adaptive.running import FOLDER, Draws
 from pipeline.engine.policy import Level
-from pipeline.placed import PlacedWindow, Transcriber, placed_windows, transcribe_windows
+from pipeline.placed import SAMPLE_RATE, PlacedWindow, Transcriber, placed_windows, transcribe_windows
 from pipeline.schema import SAMPLE_RESULT, table_of
 
-SAMPLE_RATE = 16_000
 DECISION = f"{FOLDER}/calibration.json"
 
 
@@ -142,11 +141,12 @@ def decide(rows: Sequence[Mapping[str, Any]], num_levels: int, budget: float) ->
         return too_small(f"the sample has {words} dense words, {sampling.MIN_WORDS} are needed")
     passed = [level for level in evidence if level.passed and level.cost < 1]
     best = min(passed, key=lambda level: (level.cost, level.level), default=None)
+    start, reason = 0, "no level is within the budget and saves work"
+    if best is not None:
+        start, reason = best.level, "the cheapest level within the budget"
     return Decision(
-        start=0 if best is None else best.level,
-        reason="no level is within the budget and saves work"
-        if best is None
-        else "the cheapest level within the budget",
+        start=start,
+        reason=reason,
         error_level=bounds.CALIBRATION_ERROR,
         levels=tuple(evidence),
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.planning import estimate_s
+from pipeline.planning import BATCH_ROWS, MIN_PART_S, estimate_s
 from pipeline.schema import PLAN
 
 MAX_SHARE = 0.02  # of the job's audio, by the plan's estimate
@@ -18,7 +18,8 @@ MIN_WORDS = 2_000  # dense words below which a sample says too little of a loss 
 MAX_WORDS_PER_S = 4.0  # nobody reads faster for long: a sample too short for `MIN_WORDS` is not decoded
 MAX_SAMPLE_S = 5400.0  # more than ten thousand words of ordinary speech; more would decide nothing else
 STRETCH_S = 300.0  # of one recording at most: many recordings say more than many minutes of one
-MIN_STRETCH_S = 60.0
+MIN_STRETCH_S = float(MIN_PART_S)  # the cuts at both ends lie within 30 s of their places
+MIN_OFFSET_S = 30.0  # a cut is looked for from so much before its place on
 
 # A shadow of one window in fifty costs about 3 % of device time. A small job needs a larger one to say
 # anything: an hour of audio, but never more than one window in ten.
@@ -58,9 +59,7 @@ def draw_units(plan: pa.Table, plan_hash: str, *, shard_s: float) -> list[pa.Tab
 
 def _stretches(plan: pa.Table, estimates: np.ndarray, plan_hash: str, room_s: float) -> Iterator[Stretch]:
     """Rows in the order of their hash until the room is full, of a long one a stretch at a drawn place."""
-    ids = plan.column("recording_id").to_pylist()
-    parts = plan.column("part").to_pylist()
-    keys = np.array([fraction(plan_hash, "calibration", *key) for key in zip(ids, parts, strict=True)])
+    keys = _by_batch(plan, lambda row: fraction(plan_hash, "calibration", row["recording_id"], row["part"]))
     for index in np.argsort(keys, kind="stable").tolist():
         whole_s = float(estimates[index])
         seconds = min(whole_s, STRETCH_S, room_s)
@@ -70,21 +69,28 @@ def _stretches(plan: pa.Table, estimates: np.ndarray, plan_hash: str, room_s: fl
         row = plan.slice(index, 1).to_pylist()[0]
         if seconds < whole_s:
             # On whole seconds, as the plan's own cuts are: they are samples at any rate.
-            place = fraction(plan_hash, "place", ids[index], parts[index])
-            row["offset_s"] += float(int(place * (whole_s - seconds)))
+            place = fraction(plan_hash, "place", row["recording_id"], row["part"])
+            offset_s = row["offset_s"] + float(int(place * (whole_s - seconds)))
+            row["offset_s"] = offset_s if offset_s >= MIN_OFFSET_S else 0.0
             row["duration_s"] = float(int(seconds))
         yield Stretch(row=row, seconds=seconds)
 
 
 def _estimates(plan: pa.Table) -> np.ndarray:
     """Seconds of audio of each row of the plan, at least one, as the plan fills its shards."""
-    columns = [plan.column(name).to_pylist() for name in ("uri", "member", "bytes", "duration_s", "offset_s")]
-    return np.array([_row_s(*values) for values in zip(*columns, strict=True)])
+    return _by_batch(plan, _row_s)
 
 
-def _row_s(uri: str, member: str | None, num_bytes: int, duration_s: float | None, offset_s: float) -> float:
-    whole = estimate_s(uri, member, num_bytes, None) - offset_s if duration_s is None else duration_s
-    return max(1.0, whole)
+def _row_s(row: Mapping[str, Any]) -> float:
+    if row["duration_s"] is not None:
+        return max(1.0, row["duration_s"])
+    return max(1.0, estimate_s(row["uri"], row["member"], row["bytes"], None) - row["offset_s"])
+
+
+def _by_batch(plan: pa.Table, value: Callable[[Mapping[str, Any]], float]) -> np.ndarray:
+    """A number for each row: a million of them never exist as objects at once."""
+    batches = plan.drop_columns(["reference", "identity"]).to_batches(max_chunksize=BATCH_ROWS)
+    return np.array([number for batch in batches for number in map(value, batch.to_pylist())])
 
 
 def shadow_share(plan: pa.Table) -> float:
