@@ -72,7 +72,7 @@ def run_round(
                 enable_true_multi_threading=True,
             ),
             batch_format="pyarrow",
-            batch_size=None,
+            batch_size=1,  # a shard; Ray refuses to leave it out where there are GPUs
             num_cpus=workers.actor_cpus,
             num_gpus=workers.gpus_per_actor,
             max_restarts=-1,
