@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -136,6 +137,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = tempfile.mkdtemp(prefix="ray-")
+    # `ray start` wants a token where the user has one; so let it be one of this cluster alone.
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     signal.signal(signal.SIGTERM, lambda *_signal: sys.exit(1))  # leaves by the ways that clean up
     try:
         print(json.dumps(run(parser.parse_args().folder.resolve(), folder)))

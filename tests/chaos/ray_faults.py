@@ -177,19 +177,23 @@ def kill_readers_and_committers(bench: Bench, number: int) -> Tally:
 
 
 def kill_nodes(bench: Bench, number: int) -> Tally:
-    """Nodes are killed with all that runs on them, each replaced by a late one, which must be used."""
+    """Nodes are killed with all that runs on them, the oldest first, each replaced by a late one.
+
+    Once all that were there at the start are gone, a late one must have been used.
+    """
     output, late, faults = bench.new_output(), [], 0
+    num_at_start = len(bench.cluster.nodes)
     with running(bench, output) as process:
         for _ in range(number):
             if not bench.wait_for_commits(output, num_commits(output), process):
                 break
-            bench.cluster.kill_node(bench.rng.randrange(len(bench.cluster.nodes)))
+            bench.cluster.kill_node(0)
             faults += 1
             late.append(bench.cluster.add_node())
             bench.cluster.nodes.append(late[-1])
         process.wait(RUN_S)
     tally = bench.judge(output, faults, resumes=0)
-    if not devices(output) & {f"cpu:{node.node_id}" for node in late}:
+    if faults >= num_at_start and not devices(output) & {f"cpu:{node.node_id}" for node in late}:
         tally.notes.append(f"{output}: no late node was used")
         tally.survived -= 1
     return tally
@@ -252,7 +256,8 @@ def stop_submitted_jobs(bench: Bench, number: int) -> Tally:
         deadline = time.monotonic() + START_S
         while not num_commits(output):
             if time.monotonic() > deadline:
-                raise Stuck(f"{output}: the submitted job committed nothing within {START_S:.0f} s")
+                logs = subprocess.run([*ray, "logs", name], env=environment, check=False, capture_output=True)
+                raise Stuck(f"{output}: the submitted job committed nothing: {logs.stdout[-2000:]!r}")
             time.sleep(0.05)
         before, started = committed_files(output), time.monotonic()
         stopped = subprocess.run([*ray, "stop", name], env=environment, check=False, capture_output=True)

@@ -84,10 +84,10 @@ def test_two_drivers_that_start_at_once_do_the_work_once(bench):
 
 
 @pytest.mark.ray
-def test_a_killed_node_is_replaced_by_a_late_one(bench):
+def test_killed_nodes_are_replaced_by_late_ones(bench):
     from ray_faults import kill_nodes
 
-    assert judged(kill_nodes(bench, 1)).faults == 1
+    assert judged(kill_nodes(bench, 2)).faults == 2
 
 
 def test_ten_times_the_files_cost_a_driver_less_than_a_tenth_more_memory(tmp_path):
@@ -102,3 +102,9 @@ def test_a_worker_holds_no_more_after_hundreds_of_files(tmp_path):
         assert late[name] <= early[name], name
     for name in ("bytes", "decoder_bytes"):
         assert late[name] < 1.1 * early[name], name
+
+
+@pytest.mark.ray
+def test_an_autoscaler_brings_two_nodes_for_two_actors_and_takes_them_away(tmp_path):
+    found = run("autoscaled.py", tmp_path)
+    assert found == {"gpu_nodes": [0, 2, 0], "status": 0, "devices": 2}
