@@ -88,7 +88,7 @@ def _groups(found: Report) -> Iterator[tuple[str, Figures]]:
 
 
 def _print_tables(found: Report) -> None:
-    console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160, highlight=False)
+    console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 190, highlight=False)
     shown = Table()
     for table in [report_page.table("Total", [found.total]), *report_page.tables(found)]:
         if not shown.columns:
