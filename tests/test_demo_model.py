@@ -20,7 +20,7 @@ from pipeline.demo.speech import SAMPLE_RATE
 from pipeline.scoring import count_errors
 
 MODEL = Path(__file__).parents[1] / "pipeline" / "demo" / "model"
-WORST_WER = 0.5  # on one short recording; docs/demo-model.md has the measured figures
+WORST_WER = 0.25  # on one short recording; docs/demo-model.md has the measured figures
 
 
 @pytest.fixture(scope="module")

@@ -157,16 +157,18 @@ class Journal:
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._sums: dict[str, float] = {}
+        self._num_steps = 0
         self._started = time.monotonic()
 
     def note(self, terms: dict[str, float]) -> None:
         """Count the terms of one step; every so often write their means."""
         for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value / _LOG_EVERY
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._num_steps += 1
         if self._trainer.step % _LOG_EVERY == 0:
             if rank() == 0:
                 self._write()
-            self._sums = {}
+            self._sums, self._num_steps = {}, 0
 
     def _write(self) -> None:
         trainer = self._trainer
@@ -175,7 +177,7 @@ class Journal:
             "audio_h": trainer.audio_s / 3600,
             "wall_s": time.monotonic() - self._started,
         }
-        row |= self._sums
+        row |= {name: value / self._num_steps for name, value in self._sums.items()}
         if trainer.step % _CHECK_EVERY == 0:
             window_s = trainer.schedule.stage(trainer.step - 1).recipes[-1].window_s
             row["wer"] = development_wer(trainer.average, trainer.labeller, window_s)
