@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from pipeline.adaptive.ladder import SIZES
 from pipeline.config import SELECTORS, check_sparsity
 from pipeline.engine.policy import Level
 
@@ -134,11 +135,14 @@ PRESETS = {
 def grid(
     layers: Sequence[int], sparsities: Sequence[float], shares: Sequence[float], selectors: Sequence[str]
 ) -> Preset:
-    """Every combination of layers, sparsities (or shares of the sounding positions) and selectors."""
+    """Every combination of layers, sparsities (or shares of the sounding positions) and selectors.
+
+    Shares are rounded up to the sizes of the adaptive ladder, so that its levels are what is measured.
+    """
     for sparsity in sparsities:
         check_sparsity(sparsity)
     amounts: list[dict[str, Any]] = [{"sparsity": sparsity} for sparsity in sparsities]
-    amounts += [{"share": share} for share in shares]
+    amounts += [{"share": share, "sizes": SIZES} for share in shares]
 
     def levels() -> Iterable[Level]:
         for layer, amount, selector in product(layers, amounts, selectors):
