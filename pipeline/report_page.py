@@ -118,7 +118,7 @@ def _text(value: float | None, form: str, otherwise: str = "-") -> str:
 
 def _interval(figures: Figures) -> str:
     low, high = figures.wer_low, figures.wer_high
-    return "-" if low is None or high is None else f"{low:.2%} to {high:.2%}"
+    return "-" if low is None or high is None else f"{low:.1%} to {high:.1%}"
 
 
 COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
