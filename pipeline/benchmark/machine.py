@@ -55,7 +55,7 @@ def _onednn_product(a: torch.Tensor) -> Callable[[], Any]:
     weight = torch.ops.onednn.qlinear_prepack(a, [size, size])
     scales, zeros = torch.ones(size), torch.zeros(size, dtype=torch.long)
     rows = (a.float() + 128).to(torch.uint8)
-    settings = (1.0, 128, weight, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+    settings: tuple[Any, ...] = (1.0, 128, weight, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
     return lambda: torch.ops.onednn.qlinear_pointwise(rows, *settings)
 
 
