@@ -21,7 +21,7 @@ from pipeline.engine.words import alignment_heads, first_positions, group_words,
 
 MEDIAN_WIDTH = 7  # of models whose config names none; openai/whisper timing.py
 SECONDS_PER_POSITION = 0.02
-ROWS_TOGETHER = 8
+ROWS_TOGETHER = 8  # on a GPU; a CPU gains nothing, and one by one no window's times depend on its company
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +63,12 @@ class Aligner:
 
     def align(self, texts: Sequence[Spoken]) -> list[TokenTimes]:
         """Times of each window's tokens, from that window alone; results in the same order."""
+        together = ROWS_TOGETHER if self._model.device.type == "cuda" else 1
         done: dict[int, TokenTimes] = {}
         for size in {len(text.hidden) for text in texts}:
             same = [number for number, text in enumerate(texts) if len(text.hidden) == size]
-            for first in range(0, len(same), ROWS_TOGETHER):
-                numbers = same[first : first + ROWS_TOGETHER]
+            for first in range(0, len(same), together):
+                numbers = same[first : first + together]
                 found = self._align_together([texts[number] for number in numbers])
                 done |= dict(zip(numbers, found, strict=True))
         return [done[number] for number in range(len(texts))]
