@@ -242,34 +242,6 @@ def terminate_drivers(bench: Bench, number: int) -> Tally:
     return total
 
 
-def stop_submitted_jobs(bench: Bench, number: int) -> Tally:
-    """`ray job stop` ends a submitted job within 30 s, and the next driver goes on."""
-    total = Tally()
-    ray = [str(Path(sys.executable).with_name("ray")), "job"]
-    environment = {k: v for k, v in bench.environment.items() if k != "RAY_ADDRESS"}
-    environment["RAY_API_SERVER_ADDRESS"] = str(bench.cluster.jobs_url)
-    for _ in range(number):
-        output = bench.new_output()
-        name = Path(output).name
-        submit = [*ray, "submit", "--no-wait", "--submission-id", name, "--", *bench.command(output)]
-        subprocess.run(submit, env=environment, check=True, capture_output=True, timeout=RUN_S)
-        deadline = time.monotonic() + START_S
-        while not num_commits(output):
-            if time.monotonic() > deadline:
-                logs = subprocess.run([*ray, "logs", name], env=environment, check=False, capture_output=True)
-                raise Stuck(f"{output}: the submitted job committed nothing: {logs.stdout[-2000:]!r}")
-            time.sleep(0.05)
-        before, started = committed_files(output), time.monotonic()
-        stopped = subprocess.run([*ray, "stop", name], env=environment, check=False, capture_output=True)
-        took_s = time.monotonic() - started
-        tally = bench.judge(output, 1, resumes=1, before=before)
-        if stopped.returncode or took_s > STOP_S:
-            tally.survived = 0
-            tally.notes.append(f"{output}: ray job stop ended with {stopped.returncode} after {took_s:.0f} s")
-        total += tally
-    return total
-
-
 Scenario = Callable[[Bench, int], Tally]
 
 SCENARIOS: dict[str, Scenario] = {
@@ -279,5 +251,4 @@ SCENARIOS: dict[str, Scenario] = {
     "node killed": kill_nodes,
     "two drivers": start_two_drivers,
     "SIGTERM": terminate_drivers,
-    "ray job stop": stop_submitted_jobs,
 }

@@ -60,7 +60,7 @@ def without_ray(script: str, scratch: Path, seconds: float, seed: int, *more: st
 
 def on_ray(scratch: Path, until: float, seed: int, share: float, tallies: dict[str, Tally]) -> None:
     """Take turns of every kind until the time is over, in each `share` of the faults of a full turn."""
-    with SmallCluster(takes_jobs=True) as cluster:
+    with SmallCluster() as cluster:
         bench = Bench(scratch, cluster, num_recordings=NUM_RECORDINGS, seed=seed)
         print(f"undisturbed: {bench.run_s:.0f} s a job", flush=True)
         for kind in itertools.cycle(SCENARIOS):

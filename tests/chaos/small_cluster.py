@@ -27,15 +27,9 @@ class SmallCluster:
     Only processes of its own nodes are ever killed.
     """
 
-    def __init__(self, num_nodes: int = 2, *, takes_jobs: bool = False) -> None:
+    def __init__(self, num_nodes: int = 2) -> None:
         self._folder = tempfile.mkdtemp(prefix="ray-")
         head = {"num_cpus": 0, "_system_config": HEALTH_CHECKS, "temp_dir": self._folder}
-        self.jobs_url = None
-        if takes_jobs:
-            port = free_port()
-            self.jobs_url = f"http://127.0.0.1:{port}"
-            head |= {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
-            head["dashboard_agent_listen_port"] = free_port()  # takes the jobs
         self._cluster = _started({**self._settings(), **head})
         self.nodes = [self.add_node() for _ in range(num_nodes)]
 
@@ -89,7 +83,6 @@ def patiently(start: Callable[[], T]) -> T:
 
 
 def _started(head: dict[str, object]) -> Any:
-    os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "300")  # read when Ray is imported
     from ray.cluster_utils import Cluster
 
     return patiently(lambda: Cluster(initialize_head=True, head_node_args=dict(head)))
