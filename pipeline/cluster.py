@@ -66,24 +66,35 @@ def connected() -> Iterator[None]:
         yield
         return
     with _own_sigterm():
-        if on_cluster():
-            settings = boundaries.settings()
-            context = ray.init(
-                logging_level=logging.ERROR, runtime_env={"env_vars": settings} if settings else None
-            )
-        else:
-            context = ray.init(
-                address="local",
-                num_cpus=max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                _system_config={"idle_worker_killing_time_threshold_ms": IDLE_WORKER_MS},
-            )
+        try:
+            context = _join_or_start()
+        except Exception as error:  # Ray raises its base class, too
+            ray.shutdown()
+            raise ClusterError(f"Ray did not start or answer: {_first_line(error)}") from error
     try:
         refuse_open_head(context.dashboard_url)
         yield
     finally:
         ray.shutdown()
+
+
+def _join_or_start() -> Any:
+    import ray
+
+    if on_cluster():
+        settings = boundaries.settings()
+        return ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": settings} if settings else None)
+    return ray.init(
+        address="local",
+        num_cpus=max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        _system_config={"idle_worker_killing_time_threshold_ms": IDLE_WORKER_MS},
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def refuse_open_head(dashboard: str | None) -> None:

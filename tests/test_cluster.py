@@ -138,3 +138,19 @@ def test_only_what_a_living_node_lost_counts_as_an_attempt(tmp_path, monkeypatch
     assert rounds.lost_in(store, "run-1") == {"shard-000001": ""}
     assert attempts.count_marks(store) == {"shard-000001": 1}
     assert attempts.count_excused(store) == 1
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def init(**options):
+        raise Exception("The current node timed out during startup.\nThis could happen because …")
+
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        pytest.raises(
+            ClusterError, match=r"^Ray did not start or answer: The current node timed [^\n]*$"
+        ),
+        cluster.connected(),
+    ):
+        pass
