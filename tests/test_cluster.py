@@ -148,9 +148,7 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
 
     monkeypatch.setattr(ray, "init", init)
     with (
-        pytest.raises(
-            ClusterError, match=r"^Ray did not start or answer: The current node timed [^\n]*$"
-        ),
+        pytest.raises(ClusterError, match=r"^Ray did not start or answer: The current node timed [^\n]*$"),
         cluster.connected(),
     ):
         pass
