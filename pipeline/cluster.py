@@ -30,6 +30,9 @@ MIN_LOCAL_CPUS = 2  # a CPU must be left for the reads beside an actor
 READER_CPUS = 1
 OPEN_HEAD = "EARSHARD_OPEN_HEAD"
 ASK_S = 5.0
+# While one shard is short of windows, or has texts to write, the other fills the device. More would only make
+# a crash cost more.
+SHARDS_IN_WORK = 2
 PING_S = 30.0  # Ray gives a node up that has been silent for 15 s
 # Ray ends a worker that was idle for a second when there are more than CPUs, its own actors counted in: on 2
 # cores it then started another for every commit, at 1.6 CPU-s each, and a reader lost its warm decoder.
@@ -49,6 +52,15 @@ class Workers:
     gpus_per_actor: float
     actor_cpus: float
     threads_per_actor: int | None  # None: the device is a GPU
+
+    @property
+    def shards_in_work(self) -> int:
+        """Shards that an actor works on at once, whose windows then share its batches.
+
+        On a CPU it is one: larger batches save nothing there, and windows in the same company again give the
+        same bytes again, to the last digit of a log-probability.
+        """
+        return 1 if self.gpus_per_actor == 0 else SHARDS_IN_WORK
 
 
 @contextmanager

@@ -22,11 +22,10 @@ from pipeline.cluster import ClusterError, Workers
 from pipeline.monitoring import commit_and_count
 from pipeline.reading import ReadOptions
 from pipeline.schema import SHARD_PLAN
-from pipeline.stages import SHARDS_IN_WORK, Round, TranscribeShard, commit_result, read_shard
+from pipeline.stages import Round, TranscribeShard, commit_result, read_shard
 
 READ_CPUS = 1.0
 COMMIT_CPUS = 0.25  # differs from the others': stages of equal resources are fused and run serially
-SHARDS_PER_ACTOR = 2 * SHARDS_IN_WORK  # in work, and as many waiting
 
 
 def run_round(
@@ -67,8 +66,8 @@ def run_round(
             compute=ActorPoolStrategy(
                 min_size=workers.min_actors,
                 max_size=workers.max_actors,
-                max_tasks_in_flight_per_actor=SHARDS_PER_ACTOR,
-                max_concurrent_calls_per_actor=SHARDS_IN_WORK,
+                max_tasks_in_flight_per_actor=2 * workers.shards_in_work,  # as many wait
+                max_concurrent_calls_per_actor=workers.shards_in_work,
                 enable_true_multi_threading=True,
             ),
             batch_format="pyarrow",

@@ -34,10 +34,7 @@ log = logging.getLogger("earshard")
 
 DEADLINE_EXIT = 70
 DEADLINE_BASE_S = 600.0
-DEADLINE_PER_AUDIO_S = {"cuda": 1.0, "cpu": 30.0}
-# Shards that an actor works on at once: while one is short of windows, or has texts to write, others fill the
-# device. More would only make a crash cost more.
-SHARDS_IN_WORK = 2
+DEADLINE_PER_AUDIO_S = {"cuda": 2.0, "cpu": 30.0}  # two shards share a GPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +126,7 @@ class TranscribeShard:
         )
 
     def _deadline_s(self, audio_s: float) -> float:
-        per_audio_s = SHARDS_IN_WORK * DEADLINE_PER_AUDIO_S[self._engine.device.partition(":")[0]]
-        return DEADLINE_BASE_S + audio_s * per_audio_s
+        return DEADLINE_BASE_S + audio_s * DEADLINE_PER_AUDIO_S[self._engine.device.partition(":")[0]]
 
 
 @contextmanager
