@@ -79,7 +79,7 @@ def connected() -> Iterator[None]:
         return
     with _own_sigterm():
         try:
-            context = _join_or_start()
+            context = _join_or_start() if on_cluster() else _start_patiently()
         except Exception as error:  # Ray raises its base class, too
             ray.shutdown()
             raise ClusterError(f"Ray did not start or answer: {_first_line(error)}") from error
@@ -88,6 +88,18 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_patiently() -> Any:
+    """Start a Ray, at the second try where a busy machine needs more than the 30 s that Ray gives it."""
+    import ray
+
+    try:
+        return _join_or_start()
+    except Exception as error:
+        log.warning("Ray did not start (%s); trying once more", _first_line(error))
+        ray.shutdown()
+        return _join_or_start()
 
 
 def _join_or_start() -> Any:
