@@ -6,6 +6,7 @@ raised here: what a pass did not commit, the driver finds missing and gives to t
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -89,6 +90,8 @@ def run_round(
                 yield marker
     except ray.exceptions.RayError as error:
         raise ClusterError(f"Ray gave the round up: {_last_line(error)}") from error
+    finally:
+        gc.collect()  # an actor lives, and holds its resources, as long as a handle in some cycle does
 
 
 def _last_line(error: Exception) -> str:
