@@ -79,7 +79,7 @@ def connected() -> Iterator[None]:
         return
     with _own_sigterm():
         try:
-            context = _join_or_start() if on_cluster() else _start_patiently()
+            context = _join() if on_cluster() else _start_patiently()
         except Exception as error:  # Ray raises its base class, too
             ray.shutdown()
             raise ClusterError(f"Ray did not start or answer: {_first_line(error)}") from error
@@ -90,24 +90,28 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
+def _join() -> Any:
+    import ray
+
+    settings = boundaries.settings()
+    return ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": settings} if settings else None)
+
+
 def _start_patiently() -> Any:
     """Start a Ray, at the second try where a busy machine needs more than the 30 s that Ray gives it."""
     import ray
 
     try:
-        return _join_or_start()
+        return _start()
     except Exception as error:
         log.warning("Ray did not start (%s); trying once more", _first_line(error))
         ray.shutdown()
-        return _join_or_start()
+        return _start()
 
 
-def _join_or_start() -> Any:
+def _start() -> Any:
     import ray
 
-    if on_cluster():
-        settings = boundaries.settings()
-        return ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": settings} if settings else None)
     return ray.init(
         address="local",
         num_cpus=max(MIN_LOCAL_CPUS, os.cpu_count() or 1),

@@ -91,6 +91,7 @@ def run_round(
     except ray.exceptions.RayError as error:
         raise ClusterError(f"Ray gave the round up: {_last_line(error)}") from error
     finally:
+        del shards, audio, results, markers
         gc.collect()  # an actor lives, and holds its resources, as long as a handle in some cycle does
 
 
