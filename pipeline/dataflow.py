@@ -6,8 +6,9 @@ raised here: what a pass did not commit, the driver finds missing and gives to t
 
 from __future__ import annotations
 
-import gc
+import contextlib
 import logging
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -50,6 +51,7 @@ def run_round(
     out at all, e.g. because no actor can load the model.
     """
     _configure_ray_data()
+    actors = _Actors(this_round.round_id)
     with warnings.catch_warnings():
         # Deprecated in favour of names that 2.60 does not have yet; the dependency is pinned to 2.60.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
@@ -77,6 +79,7 @@ def run_round(
             num_gpus=workers.gpus_per_actor,
             max_restarts=-1,
             max_task_retries=0,
+            ray_remote_args_fn=actors.next_name,
         )
         markers = results.map_batches(
             partial(commit_and_count, commit=commit, this_round=this_round),
@@ -91,8 +94,30 @@ def run_round(
     except ray.exceptions.RayError as error:
         raise ClusterError(f"Ray gave the round up: {_last_line(error)}") from error
     finally:
-        del shards, audio, results, markers
-        gc.collect()  # an actor lives, and holds its resources, as long as a handle in some cycle does
+        actors.end()
+
+
+class _Actors:
+    """The names of a round's actors, by which they are ended with it.
+
+    Ray Data lets go of its handles and leaves the end to Ray. An actor that was started again after a crash
+    can outlive that, and hold the CPUs or the GPU that the next round waits for.
+    """
+
+    def __init__(self, round_id: str) -> None:
+        self._prefix = f"{round_id}-{uuid.uuid4().hex}"
+        self._count = 0
+
+    def next_name(self) -> dict[str, str]:
+        """The options of the actor that Ray Data starts next."""
+        self._count += 1
+        return {"name": f"{self._prefix}-{self._count}"}
+
+    def end(self) -> None:
+        """End those that still live."""
+        for number in range(1, self._count + 1):
+            with contextlib.suppress(ValueError, ray.exceptions.RayError):  # it, or Ray, has ended already
+                ray.kill(ray.get_actor(f"{self._prefix}-{number}"))
 
 
 def _last_line(error: Exception) -> str:

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+import ray
 import soundfile
 from fakes import RATE, FakeEngine, result
 from ray import cloudpickle
@@ -60,6 +62,16 @@ def make_folder(folder, loudness):
         soundfile.write(folder / name, np.full(2 * RATE, value, np.int16), RATE)
 
 
+def cpus_in_use_at_last(patience_s=30.0):
+    """The CPUs that are still taken when those of ended actors have come back."""
+    until = time.monotonic() + patience_s
+    while (used := ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0.0)) > 0:
+        if time.monotonic() > until:
+            break
+        time.sleep(0.2)
+    return used
+
+
 def request(tmp_path, **options):
     defaults = {"language": "en", "voice_activity": False, "sparsify_layer": 1, "task": "transcribe"}
     return JobRequest(
@@ -86,6 +98,7 @@ def test_a_recording_that_kills_its_process_costs_one_row_in_three_attempts(tmp_
     assert (totals["num_ok"], totals["num_failed"]) == (4, 2)
     assert os.listdir(tmp_path / "out" / "_tmp" / "attempts") == []
     assert os.listdir(tmp_path / "out" / "_tmp" / "pieces") == []
+    assert cpus_in_use_at_last() == 0, "an actor outlived its round"
 
 
 @pytest.mark.usefixtures("fake_model", "local_ray")

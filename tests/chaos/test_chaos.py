@@ -16,7 +16,7 @@ NAMED_POINTS = {
     *("rename plan", "rename _job.json", "open attempt", "rename run record", "link lock"),
 }
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def run(script, *arguments):
