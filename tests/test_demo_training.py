@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pipeline.demo.batches import Batch, draw_thinning, spoil
 from pipeline.demo.export import export_model
@@ -119,6 +120,31 @@ def test_a_thinned_batch_teaches_with_the_labels_of_the_kept_frames(trainer: Tra
     assert last["guide"] < first["guide"]
 
 
+def test_near_attention_is_attention_to_the_chunks_beside_ones_own(trainer: Trainer) -> None:
+    model, encoder = trainer.average, trainer.average.model.encoder
+    torch.manual_seed(0)
+    mel, positions = torch.randn(2, 80, 1000), torch.arange(500).expand(2, -1)
+    chunk = torch.arange(500) // 100
+    middle = chunk.clamp(1, 3)  # the first and the last chunk have two on one side
+    mask = torch.zeros(500, 500).masked_fill((middle[:, None] - chunk[None]).abs() > 1, float("-inf"))
+    with torch.no_grad():
+        near = encode(model, mel, positions, near=True).output
+        whole = encode(model, mel, positions).output
+        x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).transpose(1, 2)
+        x = x + encoder.embed_positions(positions)
+        for layer in encoder.layers:
+            x = layer(x, mask[None, None])
+    assert torch.allclose(near, encoder.layer_norm(x), atol=1e-4)
+    assert not torch.allclose(near, whole, atol=1e-2)
+
+
+def test_what_near_attention_cannot_cut_into_chunks_is_attended_to_as_a_whole(trainer: Trainer) -> None:
+    mel, positions = torch.randn(1, 80, 500), torch.arange(250)[None]
+    with torch.no_grad():
+        near, whole = (encode(trainer.average, mel, positions, near=n).output for n in (True, False))
+    assert torch.equal(near, whole)
+
+
 def test_reach_counts_only_speech() -> None:
     weights = torch.zeros(1, 1, 2, 300)
     weights[0, 0, 0, 40], weights[0, 0, 1, 299] = 1.0, 1.0  # frame 0 looks near, frame 10 far away
@@ -198,11 +224,13 @@ def test_the_schedule_warms_up_holds_and_ends_near_zero() -> None:
     assert windows_s == [[5], [5], [5, 30], [30], [30]]
 
 
-def test_a_further_schedule_is_all_full_windows_some_of_them_thinned() -> None:
+def test_a_further_schedule_is_full_windows_at_last_with_whole_attention() -> None:
     schedule = further_schedule(1000, 80.0)
-    (stage,) = schedule.stages
-    assert [(recipe.window_s, recipe.batch_size) for recipe in stage.recipes] == [(30.0, 3)]
-    assert 0 < stage.recipes[0].thinned < 1
+    (first,), (last,) = (schedule.stage(step).recipes for step in (0, 999))
+    for recipe in (first, last):
+        assert (recipe.window_s, recipe.batch_size) == (30.0, 3)
+        assert 0 < recipe.thinned < 1
+    assert first.near > 0.5 > last.near
     assert (schedule.rate(200), schedule.rate(600)) == (1.0, 0.5)
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from transformers.audio_utils import mel_filter_bank
 
 from pipeline.demo.labels import FRAMES_PER_S, MAX_FRAMES, Labeller, Target
-from pipeline.demo.network import Thinning
+from pipeline.demo.network import NEAR_FRAMES, Thinning
 from pipeline.demo.noise import degrade, empty_room
 from pipeline.demo.scenes import Layout, Scene, Script, compose
 from pipeline.demo.speech import SAMPLE_RATE
@@ -43,13 +43,14 @@ _TOKENS_PER_S = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a stage trains on: seconds a window, windows a batch, shares of LAYOUTS, and the share of batches
-    whose encoder drops positions."""
+    """What a stage trains on: seconds a window, windows a batch, shares of LAYOUTS, the share of batches
+    whose encoder drops positions, and of those whose encoder attends to what is near alone."""
 
     window_s: float
     batch_size: int
     shares: tuple[float, float, float, float] = (0.85, 0.1, 0.0, 0.05)
     thinned: float = 0.0
+    near: float = 0.0
 
     @property
     def audio_s(self) -> float:
@@ -62,7 +63,8 @@ class Batch:
 
     mel [B, 80, 2T]; frame_positions [B, T], where in the 30 s a frame stands; tokens, positions and targets
     [B, U], targets that do not count being IGNORED; spans [B, U, 2], the frames [first, last) in which a
-    target is heard; frame_tokens and frame_phonemes [B, T]; thinning, if the encoder drops positions.
+    target is heard; frame_tokens and frame_phonemes [B, T]; thinning, if the encoder drops positions; near,
+    if it attends to what is near alone.
     """
 
     mel: Tensor
@@ -74,6 +76,7 @@ class Batch:
     frame_tokens: Tensor
     frame_phonemes: Tensor
     thinning: Thinning | None = None
+    near: bool = False
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -82,7 +85,7 @@ class Batch:
         if thinning is not None and thinning.priority is not None:
             thinning = thinning._replace(priority=thinning.priority.to(device))
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-        return Batch(**moved, thinning=thinning)
+        return Batch(**moved, thinning=thinning, near=self.near)
 
 
 class Batches(Dataset[Batch]):
@@ -103,6 +106,7 @@ class Batches(Dataset[Batch]):
             for scene in scenes
         ]
         batch = self._collate(rng, scenes, np.stack(samples))
+        batch = replace(batch, near=rng.random() < recipe.near)
         if rng.random() >= recipe.thinned:
             return batch
         return replace(batch, thinning=draw_thinning(rng, *batch.frame_positions.shape))
@@ -131,8 +135,10 @@ class Batches(Dataset[Batch]):
 
 
 def draw_thinning(rng: random.Random, batch_size: int, num_frames: int) -> Thinning:
-    """A random way of dropping 20 to 70 % of the positions: by attention, evenly or by lot."""
+    """A random way of dropping 20 to 70 % of the positions, or a little more, so that whole chunks of near
+    attention are left: by attention, evenly or by lot."""
     num_kept = round(rng.uniform(*_KEPT_SHARES) * num_frames)
+    num_kept = num_kept // NEAR_FRAMES * NEAR_FRAMES or num_kept
     after_layer = rng.choice(_THINNED_AFTER)
     way = rng.choice(("attention", "attention", "evenly", "by lot"))
     if way == "attention":

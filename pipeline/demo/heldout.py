@@ -33,7 +33,7 @@ class HeldOutSet:
     name: str
     layout: Layout
     language: str = "en"
-    min_words: int = 2000
+    min_words: int = 2050  # normalised, where numbers and short forms join, 2,000 are left
     min_windows: int = 0
     noisy: bool = False
     unseen_names: float = 0.0

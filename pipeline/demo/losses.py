@@ -13,12 +13,11 @@ from transformers import WhisperForConditionalGeneration
 
 from pipeline.demo.batches import IGNORED, Batch
 from pipeline.demo.labels import MAX_FRAMES, NUM_PHONEME_CLASSES
-from pipeline.demo.network import GUIDED_HEADS, Watched, decode, encode
+from pipeline.demo.network import GUIDED_HEADS, NEAR_FRAMES, Watched, decode, encode
 
 _LABEL_SMOOTHING = 0.05
 _WEIGHTS = {"frames": 1.0, "phonemes": 0.3, "places": 0.4, "guide": 1.5, "reach": 1.0}
 _NUM_QUERIES = 48
-_REACH_FRAMES = 100
 _FRAME_STRIDE = 3  # frames: their neighbours say nearly the same
 _PLACE_STRIDE = 15
 
@@ -35,7 +34,12 @@ class Trainee(nn.Module):
     def forward(self, batch: Batch, auxiliary: float) -> dict[str, Tensor]:
         """Loss terms by name, "loss" among them: tokens + `auxiliary` x the rest."""
         encoded = encode(
-            self.model, batch.mel, batch.frame_positions, num_watched=_NUM_QUERIES, thinning=batch.thinning
+            self.model,
+            batch.mel,
+            batch.frame_positions,
+            num_watched=_NUM_QUERIES,
+            thinning=batch.thinning,
+            near=batch.near,
         )
         hidden, weights = decode(self.model, batch.tokens, batch.positions, encoded.output)
         logits = self.model.proj_out(hidden).flatten(0, 1).float()
@@ -88,7 +92,7 @@ def reach_loss(watched: list[Watched], positions: Tensor, speech: Tensor) -> Ten
     masses = []
     for weights, queries, keys in watched:
         apart = positions.gather(1, queries)[:, :, None] - positions.gather(1, keys)[:, None, :]
-        mass = (weights * (apart.abs() <= _REACH_FRAMES)[:, None]).sum(-1)  # [B, heads, Q]
+        mass = (weights * (apart.abs() <= NEAR_FRAMES)[:, None]).sum(-1)  # [B, heads, Q]
         masses.append(mass.transpose(1, 2)[speech.gather(1, queries)].flatten())
     mass = torch.cat(masses)
     return -torch.log(mass + 1e-4).sum() / max(1, len(mass))
