@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
@@ -45,7 +45,7 @@ def absolute_uri(location: str, folder: str) -> str:
     if scheme_of(location) not in SCHEMES or "::" in location:
         allowed = ", ".join(("file", *SCHEMES))
         raise InputError(f"{without_secrets(location)}: scheme not read, only {allowed}")
-    return _check_url(without_secrets(location))
+    return _checked(without_secrets(location), boundaries.check_url)
 
 
 def without_secrets(url: str) -> str:
@@ -63,26 +63,22 @@ def without_secrets(url: str) -> str:
 
 def check_path(path: str) -> str:
     """Return the path. Raises `InputError` if it leads, by links too, to where no recording may lie."""
-    try:
-        boundaries.check_real_path(path)
-    except InputError as error:
-        raise InputError(f"{printable(path)}: {error}") from None
-    return path
+    return _checked(path, boundaries.check_real_path)
 
 
-def _check_url(url: str) -> str:
+def _checked(place: str, check: Callable[[str], None]) -> str:
     try:
-        boundaries.check_url(url)
+        check(place)
     except InputError as error:
-        raise InputError(f"{printable(url)}: {error}") from None
-    return url
+        raise InputError(f"{printable(place)}: {error}") from None
+    return place
 
 
 def check_stored(uri: str) -> None:
     """Check a stored location again, where it is opened. Raises `InputError`."""
     path = local_path(uri)
     if path is None:
-        _check_url(uri)
+        _checked(uri, boundaries.check_url)
     else:
         check_path(path)
 
