@@ -11,13 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.demo.batches import Batch, draw_thinning, spoil
+from pipeline.demo.batches import Batch, spoil
 from pipeline.demo.export import export_model
 from pipeline.demo.labels import Target
 from pipeline.demo.losses import guide_loss, reach_loss
 from pipeline.demo.muon import orthogonalise
 from pipeline.demo.network import Thinning, Watched, decode, encode
 from pipeline.demo.schedule import default_schedule, further_schedule
+from pipeline.demo.thinning import draw_thinning
 from pipeline.demo.training import Trainer
 from pipeline.engine.sparsify import top_positions
 
@@ -102,13 +103,26 @@ def test_thinning_by_attention_keeps_what_the_engine_keeps_most_of(trainer: Trai
 
 def test_drawn_thinnings_keep_30_to_80_percent_in_every_way() -> None:
     rng = random.Random(0)
-    drawn = [draw_thinning(rng, 2, 100) for _ in range(60)]
+    drawn = [draw_thinning(rng, torch.ones(2, 100, dtype=torch.bool)) for _ in range(60)]
     assert {thinning.after_layer for thinning in drawn} == {1, 2, 3}
     assert all(30 <= thinning.num_kept <= 80 for thinning in drawn)
     ways = {
         None if thinning.priority is None else len(thinning.priority[0].unique()) == 2 for thinning in drawn
     }
     assert ways == {None, True, False}
+
+
+def test_windows_with_silence_to_spare_mostly_drop_that() -> None:
+    rng = random.Random(0)
+    speech = torch.zeros(2, 1500, dtype=torch.bool)
+    speech[0, 200:600] = speech[1, 900:1350] = True
+    num_dropping_silence = 0
+    for thinning in (draw_thinning(rng, speech) for _ in range(100)):
+        if thinning.priority is not None:
+            kept = thinning.priority.topk(thinning.num_kept).indices
+            heard = speech.gather(1, kept).sum(1)  # evenly or by lot it would be 27 and 30 % of what is kept
+            num_dropping_silence += bool((heard > 0.4 * thinning.num_kept).all())
+    assert 45 <= num_dropping_silence <= 75
 
 
 def test_a_thinned_batch_teaches_with_the_labels_of_the_kept_frames(trainer: Trainer) -> None:

@@ -14,11 +14,12 @@ from torch.utils.data import Dataset
 from transformers.audio_utils import mel_filter_bank
 
 from pipeline.demo.labels import FRAMES_PER_S, MAX_FRAMES, Labeller, Target
-from pipeline.demo.network import NEAR_FRAMES, Thinning
+from pipeline.demo.network import Thinning
 from pipeline.demo.noise import degrade, empty_room
 from pipeline.demo.scenes import Layout, Scene, Script, compose
 from pipeline.demo.speech import SAMPLE_RATE
 from pipeline.demo.text import LANGUAGES, sample_sentence
+from pipeline.demo.thinning import draw_thinning
 from pipeline.demo.tokens import Vocabulary
 
 NUM_MELS = 80
@@ -35,8 +36,6 @@ _SHAKEN_SHARE = 0.5  # of its timestamps are off,
 _SHAKEN_FRAMES = 12  # by so much (standard deviation)
 _SHIFTED_SHARE = 0.7  # short windows whose text stands where it would in a full one
 _STRETCH_SHARE = 0.3  # short windows that are one stretch of the 30 s
-_KEPT_SHARES = (0.3, 0.8)  # of the positions of a thinned batch
-_THINNED_AFTER = (1, 2, 3)
 _NUM_BYTE_TOKENS = 256
 _TOKENS_PER_S = 3
 
@@ -98,7 +97,9 @@ class Batches(Dataset[Batch]):
         rng = random.Random(f"{self.seed} {index}")
         noise_rng = np.random.default_rng([self.seed, index])
         recipe = self.recipes[index % len(self.recipes)]
-        scenes = [compose(rng, _script(rng, recipe)) for _ in range(recipe.batch_size)]
+        # One layout a batch, so that its windows have about as much silence to drop.
+        layout = rng.choices(LAYOUTS, recipe.shares)[0]
+        scenes = [compose(rng, _script(rng, recipe, layout)) for _ in range(recipe.batch_size)]
         samples = [
             degrade(noise_rng, scene.samples)
             if scene.sentences
@@ -109,7 +110,7 @@ class Batches(Dataset[Batch]):
         batch = replace(batch, near=rng.random() < recipe.near)
         if rng.random() >= recipe.thinned:
             return batch
-        return replace(batch, thinning=draw_thinning(rng, *batch.frame_positions.shape))
+        return replace(batch, thinning=draw_thinning(rng, batch.frame_phonemes > 0))
 
     def _collate(self, rng: random.Random, scenes: list[Scene], samples: np.ndarray) -> Batch:
         shifts = [scatter(rng, scene) for scene in scenes]
@@ -134,27 +135,10 @@ class Batches(Dataset[Batch]):
         )
 
 
-def draw_thinning(rng: random.Random, batch_size: int, num_frames: int) -> Thinning:
-    """A random way of dropping 20 to 70 % of the positions, or a little more, so that whole chunks of near
-    attention are left: by attention, evenly or by lot."""
-    num_kept = round(rng.uniform(*_KEPT_SHARES) * num_frames)
-    num_kept = num_kept // NEAR_FRAMES * NEAR_FRAMES or num_kept
-    after_layer = rng.choice(_THINNED_AFTER)
-    way = rng.choice(("attention", "attention", "evenly", "by lot"))
-    if way == "attention":
-        return Thinning(after_layer, num_kept, None)
-    if way == "by lot":
-        orders = [rng.sample(range(num_frames), num_frames) for _ in range(batch_size)]
-        return Thinning(after_layer, num_kept, torch.tensor(orders).float())
-    even = torch.zeros(batch_size, num_frames)
-    even[:, torch.arange(num_kept) * num_frames // num_kept] = 1.0
-    return Thinning(after_layer, num_kept, even)
-
-
-def _script(rng: random.Random, recipe: Recipe) -> Script:
+def _script(rng: random.Random, recipe: Recipe, layout: Layout) -> Script:
     return Script(
         language=rng.choice(LANGUAGES),
-        layout=rng.choices(LAYOUTS, recipe.shares)[0],
+        layout=layout,
         duration_s=recipe.window_s,
         split="train",
         speech_share=rng.uniform(0.1, 0.95),
