@@ -13,7 +13,14 @@ from pipeline.demo.text import Split, sample_sentence
 
 Layout = Literal["packed", "spread", "half", "empty"]
 
-TRAIN_VARIANTS = ("", "m1", "m3", "m4", "m6", "m8", "Gene", "f1", "f2", "f4", "steph")
+TRAIN_VARIANTS = (
+    *("", "m1", "m3", "m4", "m5", "m6", "m8", "Gene", "f1", "f2", "f4", "steph", "steph2", "steph3"),
+    *("Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Henrique", "Hugo", "Jacky", "Lee"),
+    *("Marco", "Mario", "Michael", "Mike", "adam", "anika", "antonio", "aunty", "belinda", "benjamin"),
+    *("boris", "caleb", "david", "ed", "edward", "grandma", "grandpa", "iven", "iven2", "john"),
+    *("kaukovalta", "linda", "marcelo", "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro"),
+    *("quincy", "rob", "robert", "sandro", "shelby", "travis", "victor", "zac"),
+)
 HELD_OUT_VARIANTS = {"dev": ("m7", "f3"), "final": ("m2", "Alex", "f5")}
 _GRID = 320  # samples in 20 ms: a sentence starts on a frame of the encoder
 _GAPS_S = {"packed": (0.1, 0.6), "half": (0.1, 0.6), "spread": (1.0, 4.0)}

@@ -8,6 +8,7 @@ Options, signals and exit status are those of the command. The device in the met
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 
 import above  # noqa: F401
@@ -17,7 +18,7 @@ from ray import cloudpickle
 from jobs import cli, transcribe
 from pipeline import cluster, job
 
-WINDOW_S = 0.15
+WINDOW_S = float(os.environ.get("CHAOS_WINDOW_S", "0.15"))
 
 
 def load_hashing_engine(_options, _run, _workers):

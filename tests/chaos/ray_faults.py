@@ -24,6 +24,7 @@ ACTOR, WORKERS = "TranscribeShard", ("MapBatches(read_shard)", "MapBatches(commi
 START_S = 240.0  # until the first shard is committed, on a machine that has much else to do
 RUN_S = 900.0
 STOP_S = 30.0
+SLOW_WINDOW_S = 2.5  # so that a job outlives the seconds in which a node is killed and another one starts
 
 
 class Stuck(AssertionError):
@@ -55,11 +56,14 @@ class Bench:
         """What the drivers of an output said."""
         return Path(f"{output}.log").read_text()
 
-    def start(self, output: str) -> subprocess.Popen[bytes]:
-        """Start a driver."""
+    def start(self, output: str, window_s: float = 0.15) -> subprocess.Popen[bytes]:
+        """Start a driver whose engine takes `window_s` for a recording."""
         with open(f"{output}.log", "ab") as log:
             return subprocess.Popen(
-                self.command(output), env=self.environment, stdout=subprocess.DEVNULL, stderr=log
+                self.command(output),
+                env=self.environment | {"CHAOS_WINDOW_S": str(window_s)},
+                stdout=subprocess.DEVNULL,
+                stderr=log,
             )
 
     def command(self, output: str) -> list[str]:
@@ -115,9 +119,9 @@ def num_commits(output: str) -> int:
 
 
 @contextmanager
-def running(bench: Bench, output: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(bench: Bench, output: str, window_s: float = 0.15) -> Iterator[subprocess.Popen[bytes]]:
     """A driver that is surely gone afterwards."""
-    process = bench.start(output)
+    process = bench.start(output, window_s)
     try:
         yield process
     finally:
@@ -179,13 +183,15 @@ def kill_readers_and_committers(bench: Bench, number: int) -> Tally:
 def kill_nodes(bench: Bench, number: int) -> Tally:
     """Nodes are killed with all that runs on them, the oldest first, each replaced by a late one.
 
-    Once all that were there at the start are gone, a late one must have been used.
+    Those that were there at the start go one right after the other, before they can have done everything;
+    so late ones must have been used once they are gone.
     """
     output, late, faults = bench.new_output(), [], 0
     num_at_start = len(bench.cluster.nodes)
-    with running(bench, output) as process:
-        for _ in range(number):
-            if not bench.wait_for_commits(output, num_commits(output), process):
+    with running(bench, output, SLOW_WINDOW_S) as process:
+        for count in range(number):
+            waits = count == 0 or count >= num_at_start
+            if waits and not bench.wait_for_commits(output, num_commits(output), process):
                 break
             bench.cluster.kill_node(0)
             faults += 1
