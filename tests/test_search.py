@@ -345,6 +345,7 @@ def test_a_search_that_is_killed_goes_on_and_ends_with_a_policy_that_the_job_tak
     assert first.exists()
     before = first.stat().st_mtime_ns
     done = search(*arguments)
+    assert "Traceback" not in done.stderr
     assert first.stat().st_mtime_ns == before
     totals = json.loads(done.stdout.splitlines()[-1])
     assert (totals["num_windows"], totals["num_failed"]) == (2, 0)
