@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -21,7 +20,6 @@ import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext
 
 from pipeline.cluster import ClusterError, Workers
-from pipeline.monitoring import commit_and_count
 from pipeline.reading import ReadOptions
 from pipeline.schema import SHARD_PLAN
 from pipeline.stages import Round, TranscribeShard, commit_result, read_shard
@@ -82,7 +80,7 @@ def run_round(
             ray_remote_args_fn=actors.next_name,
         )
         markers = results.map_batches(
-            partial(commit_and_count, commit=commit, this_round=this_round),
+            partial(commit, this_round=this_round),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=COMMIT_CPUS,
@@ -105,19 +103,21 @@ class _Actors:
     """
 
     def __init__(self, round_id: str) -> None:
-        self._prefix = f"{round_id}-{uuid.uuid4().hex}"
-        self._count = 0
+        self._round_id, self._count = round_id, 0
 
     def next_name(self) -> dict[str, str]:
         """The options of the actor that Ray Data starts next."""
         self._count += 1
-        return {"name": f"{self._prefix}-{self._count}"}
+        return {"name": self._name(self._count)}
 
     def end(self) -> None:
         """End those that still live."""
         for number in range(1, self._count + 1):
             with contextlib.suppress(ValueError, ray.exceptions.RayError):  # it, or Ray, has ended already
-                ray.kill(ray.get_actor(f"{self._prefix}-{number}"))
+                ray.kill(ray.get_actor(self._name(number)))
+
+    def _name(self, number: int) -> str:
+        return f"{self._round_id}-actor-{number}"
 
 
 def _last_line(error: Exception) -> str:

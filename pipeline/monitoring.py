@@ -15,8 +15,6 @@ from typing import Any
 import pyarrow as pa
 from ray.util.metrics import Counter, Gauge
 
-from pipeline.schema import METRICS
-
 LABELS = ("model", "device")
 # Column of METRICS -> counter and what it counts.
 COUNTED = {
@@ -37,15 +35,11 @@ SPARSITY = ("earshard_shard_sparsity", "Share of positions dropped in the last s
 
 
 def commit_and_count(result: pa.Table, *, commit: Callable[..., pa.Table], this_round: Any) -> pa.Table:
-    """The commit stage, watched: what `commit` makes of a result, counted where it is a shard's marker.
-
-    What it makes of the trials of a search is none.
-    """
-    made = commit(result, this_round=this_round)
-    if set(METRICS.names) <= set(made.column_names):
-        for row in made.to_pylist():
-            count(row, _causes(result) if row["num_failed"] else {})
-    return made
+    """The commit stage of a job, watched: the marker that `commit` makes of a result, counted."""
+    marker = commit(result, this_round=this_round)
+    for row in marker.to_pylist():
+        count(row, _causes(result) if row["num_failed"] else {})
+    return marker
 
 
 def count(marker: dict[str, Any], causes: dict[str, int]) -> None:

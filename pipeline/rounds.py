@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -72,13 +73,14 @@ class Rounds:
         self, units: Sequence[Unit], number: int, policy: RunningPolicy | None, progress: JobProgress
     ) -> None:
         """One pass over what is left of the shards, each at the level of its epoch."""
+        from pipeline.monitoring import commit_and_count
         from pipeline.stages import commit_result
 
         store = self.ledger.store
         round_id = f"{self.ledger.stamp.run_id}-{number}"
         epochs = None if policy is None else self._epochs(policy)
         this_round = self._round(round_id, policy=policy)
-        for marker in self._run(units, this_round, commit=commit_result):
+        for marker in self._run(units, this_round, commit=partial(commit_and_count, commit=commit_result)):
             row = marker.to_pylist()[0]
             progress.add(row)
             attempts.forget_shard(store, row["shard_id"])

@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.demo.batches import IGNORED, LAYOUTS, Batches, Recipe, log_mel
+from pipeline.demo.batches import IGNORED, LAYOUTS, Batches, Recipe
+from pipeline.demo.features import draw_warp, log_mel
 from pipeline.demo.labels import FRAMES_PER_S, Labeller
-from pipeline.demo.noise import add_noise, coloured_noise
+from pipeline.demo.noise import add_echo, add_noise, coloured_noise, degrade
 from pipeline.demo.scenes import HELD_OUT_VARIANTS, TRAIN_VARIANTS, Script, compose
 from pipeline.demo.speech import SAMPLE_RATE, SpeechUnavailableError, Voice, require_speech, synthesize
 from pipeline.demo.tokens import NUM_TIMESTAMPS, train_tokenizer
@@ -145,3 +146,38 @@ def test_features_equal_those_of_transformers() -> None:
     theirs = WhisperFeatureExtractor()(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
     ours = log_mel(torch.from_numpy(samples)[None])
     assert (ours - theirs).abs().max() < 1e-5
+
+
+def test_a_warp_moves_a_formant_by_at_most_what_it_says() -> None:
+    import torch
+
+    time_s = torch.arange(SAMPLE_RATE) / SAMPLE_RATE
+    tone = torch.sin(2 * torch.pi * 1500 * time_s)[None]
+    rng = random.Random(1)
+    moved = set()
+    for _ in range(40):
+        bins = draw_warp(rng)[None]
+        assert (bins.diff() > 0).all()
+        assert bins[0, [0, -1]].tolist() == [0.0, 200.0]
+        peak = int(log_mel(tone, bins)[0, :, 50].argmax())
+        assert abs(peak - int(log_mel(tone)[0, :, 50].argmax())) <= 6
+        moved.add(peak)
+    assert len(moved) > 3
+
+
+def test_no_warp_leaves_the_features_as_they_are() -> None:
+    import torch
+
+    samples = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (1, 32_000)).astype(np.float32))
+    assert torch.equal(log_mel(samples), log_mel(samples, torch.arange(201.0)[None]))
+
+
+def test_degraded_speech_never_clips_and_an_echo_comes_late() -> None:
+    rng = np.random.default_rng(3)
+    click = np.zeros(SAMPLE_RATE, np.float32)
+    click[100] = 1.0
+    echo = np.flatnonzero(add_echo(rng, click))
+    assert echo[0] == 100
+    assert 0.02 * SAMPLE_RATE <= echo[1] - 100 <= 0.15 * SAMPLE_RATE
+    speech = 0.9 * coloured_noise(rng, SAMPLE_RATE, 0.5).clip(-1, 1)
+    assert max(float(np.abs(degrade(rng, speech)).max()) for _ in range(30)) <= 1.0

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from pipeline import monitoring
@@ -46,13 +45,6 @@ def counted(monkeypatch):
     monkeypatch.setattr(monitoring, "_counter", lambda described, labels: Fake(described[0]))
     monkeypatch.setattr(monitoring, "_gauge", lambda described: Fake(described[0]))
     return found
-
-
-def test_what_is_no_marker_of_a_shard_is_passed_on_and_not_counted(counted):
-    done = pa.table({"shard_id": [1], "num_failed": [1]})
-    made = monitoring.commit_and_count(done, commit=lambda result, this_round: result, this_round=None)
-    assert made is done
-    assert not counted
 
 
 def test_a_committed_shard_counts_once_under_a_few_labels(counted):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers.audio_utils import mel_filter_bank
 
+from pipeline.demo.features import draw_warp, log_mel
 from pipeline.demo.labels import FRAMES_PER_S, MAX_FRAMES, Labeller, Target
 from pipeline.demo.network import Thinning
 from pipeline.demo.noise import degrade, empty_room
@@ -22,7 +21,6 @@ from pipeline.demo.text import LANGUAGES, sample_sentence
 from pipeline.demo.thinning import draw_thinning
 from pipeline.demo.tokens import Vocabulary
 
-NUM_MELS = 80
 IGNORED = -100
 LAYOUTS: tuple[Layout, ...] = ("packed", "spread", "half", "empty")
 
@@ -118,7 +116,7 @@ class Batches(Dataset[Batch]):
         width = max(len(row.tokens) for row in rows)
         frames = [self.labeller.frames(scene) for scene in scenes]
         return Batch(
-            mel=log_mel(torch.from_numpy(samples)),
+            mel=log_mel(torch.from_numpy(samples), torch.stack([draw_warp(rng) for _ in scenes])),
             frame_positions=torch.from_numpy(np.stack([*map(frame_positions, scenes, shifts)])),
             tokens=_padded([row.tokens for row in rows], width, self.labeller.ids.end),
             positions=_padded([row.positions for row in rows], width, 0),
@@ -244,18 +242,3 @@ def _mistaken(rng: random.Random, token: int, ids: Vocabulary) -> int:
 
 def _padded(rows: list[list[int]], width: int, value: int) -> Tensor:
     return torch.tensor([row + [value] * (width - len(row)) for row in rows])
-
-
-def log_mel(samples: Tensor) -> Tensor:
-    """Features [B, 80, samples / 160] of whole windows [B, samples], equal to WhisperFeatureExtractor's."""
-    spectrum = torch.stft(samples, 400, 160, window=torch.hann_window(400), return_complex=True)
-    mel = _mel_filters() @ spectrum[..., :-1].abs() ** 2
-    log = mel.clamp(min=1e-10).log10()
-    log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - 8.0)
-    return (log + 4.0) / 4.0
-
-
-@cache
-def _mel_filters() -> Tensor:
-    bank = mel_filter_bank(201, NUM_MELS, 0.0, 8000.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
-    return torch.from_numpy(bank.T.astype(np.float32))

@@ -11,6 +11,7 @@ _SLOPES = (0.0, 0.3, 0.5, 1.0)  # amplitude falls as frequency^-slope: white to 
 _HUM_SHARE = 0.2
 _LOWEST_HZ = 20
 _TELEPHONE_RATE = 8_000
+_NUM_CORNERS = 8
 
 
 def coloured_noise(rng: np.random.Generator, num_samples: int, slope: float) -> np.ndarray:
@@ -42,13 +43,32 @@ def add_noise(rng: np.random.Generator, samples: np.ndarray, snr_db: float) -> n
     return samples + level * 10 ** (-snr_db / 20) * background(rng, len(samples))
 
 
+def add_echo(rng: np.random.Generator, samples: np.ndarray) -> np.ndarray:
+    """`samples` and their reflection off a wall 3 to 25 m away, at 5 to 25 % of their level."""
+    delay = int(rng.uniform(0.02, 0.15) * SAMPLE_RATE)
+    reflected = np.concatenate([np.zeros(delay, np.float32), samples[:-delay]])
+    return samples + np.float32(rng.uniform(0.05, 0.25)) * reflected
+
+
+def recolour(rng: np.random.Generator, samples: np.ndarray) -> np.ndarray:
+    """`samples` through a microphone that prefers some frequencies to others, by up to 6 dB either way."""
+    spectrum = np.fft.rfft(samples)
+    corners = np.linspace(0, len(spectrum) - 1, _NUM_CORNERS)
+    gain_db = np.interp(np.arange(len(spectrum)), corners, rng.uniform(-6, 6, _NUM_CORNERS))
+    return np.fft.irfft(spectrum * 10 ** (gain_db / 20), len(samples)).astype(np.float32)
+
+
 def degrade(rng: np.random.Generator, samples: np.ndarray) -> np.ndarray:
     """What training does to a clean scene: each of these by chance.
 
-    Noise at 5 to 35 dB, digital zeros after the last sound (a padded window), a telephone band, and always
-    a gain of 0 to -14 dB. Never clips.
+    An echo, a microphone of another colour, noise at 5 to 35 dB, digital zeros after the last sound (a padded
+    window), a telephone band, and always a gain of 0 to -14 dB. Never clips.
     """
     end = int(np.flatnonzero(samples)[-1]) + 1 if samples.any() else len(samples)
+    if rng.random() < 0.3:
+        samples = add_echo(rng, samples)
+    if rng.random() < 0.4:
+        samples = recolour(rng, samples)
     if rng.random() < 0.5:
         samples = add_noise(rng, samples, float(rng.uniform(5, 35)))
     if rng.random() < 0.5:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import WhisperForConditionalGeneration
 
-from pipeline.demo.batches import log_mel
+from pipeline.demo.features import log_mel
 from pipeline.demo.labels import FRAMES_PER_S, MAX_FRAMES, Labeller
 from pipeline.demo.network import decode, encode
 from pipeline.demo.scenes import Scene, Script, compose

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.demo.network import NEAR_FRAMES, Thinning
 from pipeline.engine.phases import keep_sounding
 from pipeline.engine.sound import REACH
-from pipeline.engine.sparsify import SELECTORS
+from pipeline.engine.sparsify import SELECTORS, pick_evenly
 
 _KEPT_SHARES = (0.3, 0.8)  # of all positions
 _SPEECH_SHARES = (0.8, 1.5)  # kept positions per position of speech
@@ -32,7 +32,7 @@ def draw_thinning(rng: random.Random, speech: Tensor) -> Thinning:
     after_layer = rng.choice(_AFTER)
     kept = _drop_silence(speech, rng.uniform(*_SPEECH_SHARES))
     if kept is not None and rng.random() < _SILENCE_SHARE:
-        return Thinning(after_layer, kept.shape[1], torch.zeros(speech.shape).scatter(1, kept, 1.0))
+        return _keeping(kept, after_layer, speech.shape[1])
     return _drop_anything(rng, after_layer, *speech.shape)
 
 
@@ -58,6 +58,8 @@ def _drop_anything(rng: random.Random, after_layer: int, batch_size: int, num_fr
     if way == "by lot":
         orders = [rng.sample(range(num_frames), num_frames) for _ in range(batch_size)]
         return Thinning(after_layer, num_kept, torch.tensor(orders).float())
-    even = torch.zeros(batch_size, num_frames)
-    even[:, torch.arange(num_kept) * num_frames // num_kept] = 1.0
-    return Thinning(after_layer, num_kept, even)
+    return _keeping(pick_evenly(torch.zeros(batch_size, num_frames), num_kept), after_layer, num_frames)
+
+
+def _keeping(kept: Tensor, after_layer: int, num_frames: int) -> Thinning:
+    return Thinning(after_layer, kept.shape[1], torch.zeros(len(kept), num_frames).scatter(1, kept, 1.0))
