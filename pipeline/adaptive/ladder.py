@@ -5,12 +5,12 @@ from __future__ import annotations
 from pipeline.engine.policy import Level
 
 # Kept positions per position that carries sound; what is above 1 is silence, which a decoder needs some of to
-# know where it is. On early bundled models (about 15 % WER) 20 windows of the dev sets half and spread
-# (780 words) lost nothing at 1.6 and 1.4, 3 % at 1.2 and 12 % at 1.0; 12 held-out ones (461 words) lost 1.5 %
-# at 1.6 and 4 % at 1.4. The steps are finest where losses begin; which of them is used, calibration says.
-SHARES = (1.6, 1.4, 1.2, 1.0, 0.85, 0.7)
-# Finer than the engine's own sizes: rounded up to those, a spread-out window at 1.4 would be dense.
-SIZES = (600, 750, 900, 1050, 1250, 1500)
+# know where it is. The steps are finest where losses begin (docs/sparsity.md); which of them is used,
+# calibration says.
+SHARES = (1.4, 1.2, 1.1, 1.0, 0.85, 0.7)
+# Finer than the engine's own sizes: rounded up to those, a spread-out window would keep a tenth more. Finer
+# still would leave too few windows of one size to fill a GPU's batch.
+SIZES = (500, 600, 700, 800, 900, 1000, 1100, 1200, 1500)
 
 
 def default_ladder(layer: int, selector: str) -> tuple[Level, ...]:

@@ -15,8 +15,8 @@ from pipeline.engine.sound import REACH
 from pipeline.engine.sparsify import SELECTORS, pick_evenly
 
 _KEPT_SHARES = (0.3, 0.8)  # of all positions
-_SPEECH_SHARES = (0.8, 1.5)  # kept positions per position of speech
-_SILENCE_SHARE = 0.6  # of the batches that have silence to drop, drop silence
+_SPEECH_SHARES = (0.8, 1.4)  # kept positions per position of speech
+_SILENCE_SHARE = 0.75  # of the batches that have silence to drop, drop silence
 _AFTER = (1, 2, 3)
 
 
@@ -52,7 +52,7 @@ def _drop_silence(speech: Tensor, share: float) -> Tensor | None:
 def _drop_anything(rng: random.Random, after_layer: int, batch_size: int, num_frames: int) -> Thinning:
     num_kept = round(rng.uniform(*_KEPT_SHARES) * num_frames)
     num_kept = num_kept // NEAR_FRAMES * NEAR_FRAMES or num_kept
-    way = rng.choice(("attention", "attention", "evenly", "by lot"))
+    way = rng.choice(("attention", "evenly", "evenly", "by lot"))
     if way == "attention":
         return Thinning(after_layer, num_kept, None)
     if way == "by lot":

@@ -17,7 +17,7 @@ QUIET_QUANTILE = 0.10
 RANGE_DB = 35.0  # speech reaches about this far below its loud parts
 MIN_RANGE_DB = 20.0  # what is less than this below the loud parts always sounds
 ABOVE_QUIET_DB = 6.0
-REACH = 10  # positions (0.2 s): silences up to twice this inside speech sound, and so do its edges
+REACH = 5  # positions (0.1 s): silences up to twice this inside speech sound, and so do its edges
 
 
 def sounding_positions(mel: Tensor, num_samples: int) -> Tensor:

@@ -13,7 +13,7 @@ from pipeline.engine import Engine, EngineOptions, guard, int8
 from pipeline.engine.features import LogMel
 from pipeline.engine.phases import MAX_TRACE, SILENCE_STEP, choose_kept, keep_sounding
 from pipeline.engine.policy import MARGIN, Level
-from pipeline.engine.sound import sounding_positions
+from pipeline.engine.sound import REACH, sounding_positions
 from pipeline.engine.sparsify import SELECTORS, Evidence
 
 SHARE = Level(layer=1, share=0.8)
@@ -163,8 +163,9 @@ def test_padding_and_long_silence_do_not_sound_and_tones_do():
 
 
 def test_short_gaps_inside_speech_sound():
-    window = np.concatenate([make_tone(3.0), np.zeros(4800, np.float32), make_tone(3.0)])
-    assert sounding_of(window)[:315].all()
+    gap = np.zeros((2 * REACH - 1) * 320, np.float32)
+    window = np.concatenate([make_tone(3.0), gap, make_tone(3.0)])
+    assert sounding_of(window)[:300].all()
 
 
 def test_pauses_filled_with_noise_far_below_the_speech_do_not_sound():
