@@ -16,6 +16,7 @@ import torch
 
 from pipeline.benchmark import contenders
 from pipeline.benchmark.contender import Setting
+from pipeline.benchmark.layer import time_layers
 from pipeline.benchmark.machine import describe_machine
 from pipeline.benchmark.random_model import KINDS, write_random_model
 from pipeline.benchmark.rounds import Round, medians, ratios, run_rounds
@@ -27,6 +28,7 @@ from pipeline.engine.snapshot import resolve
 
 CASES = {"tiny-b4": ("tiny", 4), "tiny-b8": ("tiny", 8), "small-b1": ("small", 1)}
 WINDOW_SAMPLES = 480_000
+LAYER_ROUNDS = 5  # of the layers for each round of the whole: they take milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ def run_cpu_suite(plan: Plan) -> dict[str, Any]:
     machine = describe_machine()
     rounds: list[Round] = []
     rows: list[dict[str, Any]] = []
+    layers: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         found = seats(plan.contenders, threads=plan.threads)
@@ -55,6 +58,8 @@ def run_cpu_suite(plan: Plan) -> dict[str, Any]:
             done, table = _run_case(case, Path(folder), plan, found, machine, failed)
             rounds += done
             rows += table
+        for name in sorted({CASES[case][0] for case in plan.cases}):
+            layers += _time_layers(Path(folder) / name, plan.num_rounds)
     return {
         "suite": "cpu",
         "machine": machine,
@@ -65,6 +70,7 @@ def run_cpu_suite(plan: Plan) -> dict[str, Any]:
         "absent": contenders.absent(),
         "failed": failed,
         "medians": rows,
+        "layers": layers,
         "ratios": ratios(rounds),
         "rounds": [one.as_dict() for one in rounds],
     }
@@ -102,6 +108,16 @@ def _run_case(
     for row in table:
         _print(row)
     return rounds, table
+
+
+def _time_layers(folder: Path, num_rounds: int) -> list[dict[str, Any]]:
+    rows = time_layers(
+        folder, layer=contenders.LAYER, sparsity=contenders.SPARSITY, num_rounds=LAYER_ROUNDS * num_rounds
+    )
+    for row in rows:
+        times = f"a dense layer {1000 * row['dense_s']:.1f} ms, the scoring one {1000 * row['eas_s']:.1f} ms"
+        print(f"{row['model']:10} {row['dtype']:12} {times}: {row['ratio']:.2f}", file=sys.stderr, flush=True)
+    return rows
 
 
 def _loaded(found: Mapping[str, Seat], setting: Setting, failed: dict[str, str]) -> dict[str, Seat]:

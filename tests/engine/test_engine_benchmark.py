@@ -129,6 +129,11 @@ def test_the_last_line_on_stdout_is_json_with_every_round():
     assert [one["num_tokens"] for one in totals["rounds"]] == [8, 8]
     assert set(totals["ratios"]["tiny-b4"]) == {"f32_eas/f32"}
     assert all(0 < row["roofline"] < 1.5 and row["peak_bytes"] > 1e8 for row in totals["medians"])
+    assert [(row["model"], row["dtype"]) for row in totals["layers"]] == [
+        ("tiny", "float32"),
+        ("tiny", "int8"),
+    ]
+    assert all(0.2 < row["ratio"] < 3 for row in totals["layers"])
 
 
 @pytest.mark.parametrize(
