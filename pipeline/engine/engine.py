@@ -22,6 +22,7 @@ from pipeline.engine.scheduler import READ_AHEAD
 from pipeline.engine.segments import resume_time, split_spans
 from pipeline.engine.slots import Decoding
 from pipeline.engine.snapshot import Snapshot, resolve
+from pipeline.engine.sound import sounding_samples
 from pipeline.engine.sparsify import SELECTORS
 
 CPU_BATCH = 8  # past it a CPU gains nothing
@@ -138,7 +139,8 @@ class Engine:
             return self._passes.run(failing, [Pass(temperature=t, keeps_hidden=True) for t in temperatures])
 
         total = self._model.shape.source_positions
-        return guard.settle(first, retry, self._model.vocabulary, num_positions=total)
+        sounding = [sounding_samples(work.samples) for work in works]
+        return guard.settle(first, retry, self._model.vocabulary, num_positions=total, sounding=sounding)
 
     def _times(self, works: Sequence[Work], settled: Sequence[guard.Settled]) -> Sequence[TokenTimes | None]:
         """The times of each window's tokens; None where they were not asked for or there are no tokens."""

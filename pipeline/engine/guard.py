@@ -10,8 +10,11 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from pipeline.engine.segments import split_spans
 from pipeline.engine.slots import Decoding
-from pipeline.engine.vocabulary import Vocabulary
+from pipeline.engine.vocabulary import SECONDS_PER_TIMESTAMP, Vocabulary
 
 # openai/whisper transcribe.py, the defaults of transcribe().
 MAX_COMPRESSION_RATIO = 2.4
@@ -24,6 +27,10 @@ TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
 MIN_ROUNDS = 4
 MIN_LOOP_TOKENS = 16
 MAX_PHRASE_TOKENS = 40
+
+# Text that is said to stand in silence for at least so long was not heard: the decoder has lost its place and
+# has skipped or repeated speech. Shorter stretches may be timestamps that are a little off.
+MIN_SILENT_S = 1.0
 
 
 def compression_ratio(text: str) -> float:
@@ -69,6 +76,23 @@ def cut_loops(tokens: Sequence[int], vocabulary: Vocabulary) -> list[int]:
     return kept
 
 
+def speaks_in_silence(tokens: Sequence[int], vocabulary: Vocabulary, sounding: Tensor) -> bool:
+    """Whether any text stands, by its timestamps, where nothing sounds.
+
+    sounding: bool, one for each 20 ms of the window (`sound.sounding_samples`).
+    """
+    duration_s = len(sounding) * SECONDS_PER_TIMESTAMP
+    return any(
+        span.end_s - span.start_s >= MIN_SILENT_S
+        and not sounding[_position(span.start_s) : _position(span.end_s)].any()
+        for span in split_spans(list(tokens), vocabulary, duration_s)
+    )
+
+
+def _position(time_s: float) -> int:
+    return round(time_s / SECONDS_PER_TIMESTAMP)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What the gates say of one decoding.
@@ -80,14 +104,16 @@ class Verdict:
     passed: bool
 
 
-def judge(decoding: Decoding, vocabulary: Vocabulary) -> Verdict:
+def judge(decoding: Decoding, vocabulary: Vocabulary, sounding: Tensor) -> Verdict:
+    """What the gates say of a decoding of a window that sounds where `sounding` says."""
     is_unsure = decoding.avg_logprob < MIN_AVG_LOGPROB
     if is_unsure and decoding.no_speech_prob > MAX_NO_SPEECH_PROB:
         return Verdict(is_silent=True, passed=True)
     text = [token for token in decoding.tokens if token < vocabulary.end]
     is_repetitive = compression_ratio(vocabulary.decode(text)) > MAX_COMPRESSION_RATIO
     is_sound = decoding.ended and not is_unsure and not is_repetitive and find_loop(text) is None
-    return Verdict(is_silent=False, passed=is_sound)
+    is_heard = not speaks_in_silence(decoding.tokens, vocabulary, sounding)
+    return Verdict(is_silent=False, passed=is_sound and is_heard)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +131,17 @@ Retry = Callable[[Sequence[int], Sequence[float]], Sequence[Decoding]]
 
 
 def settle(
-    first: Sequence[Decoding], retry: Retry, vocabulary: Vocabulary, *, num_positions: int
+    first: Sequence[Decoding],
+    retry: Retry,
+    vocabulary: Vocabulary,
+    *,
+    num_positions: int,
+    sounding: Sequence[Tensor],
 ) -> list[Settled]:
     """Retries what fails, all failing windows together, and picks one decoding for each window.
 
     num_positions: those of a dense window; one with fewer is decoded dense before its temperature rises.
+    sounding: where each window sounds, as `judge` takes it.
     """
     tried = [[decoding] for decoding in first]
     ladders = [_ladder(decoding.num_positions < num_positions) for decoding in first]
@@ -117,14 +149,15 @@ def settle(
     while failing := [
         index
         for index in failing
-        if len(tried[index]) <= len(ladders[index]) and not judge(tried[index][-1], vocabulary).passed
+        if len(tried[index]) <= len(ladders[index])
+        and not judge(tried[index][-1], vocabulary, sounding[index]).passed
     ]:
         temperatures = [ladders[index][len(tried[index]) - 1] for index in failing]
         for index, decoding in zip(failing, retry(failing, temperatures), strict=True):
             tried[index].append(decoding)
     return [
-        _settle_one(decodings, vocabulary, is_sparse=decodings[0].num_positions < num_positions)
-        for decodings in tried
+        _settle_one(decodings, vocabulary, where, is_sparse=decodings[0].num_positions < num_positions)
+        for decodings, where in zip(tried, sounding, strict=True)
     ]
 
 
@@ -132,8 +165,10 @@ def _ladder(is_sparse: bool) -> tuple[float, ...]:
     return ((0.0,) if is_sparse else ()) + TEMPERATURES
 
 
-def _settle_one(tried: list[Decoding], vocabulary: Vocabulary, *, is_sparse: bool) -> Settled:
-    kept, verdict = tried[-1], judge(tried[-1], vocabulary)
+def _settle_one(
+    tried: list[Decoding], vocabulary: Vocabulary, sounding: Tensor, *, is_sparse: bool
+) -> Settled:
+    kept, verdict = tried[-1], judge(tried[-1], vocabulary, sounding)
     if not verdict.passed:
         kept = max(tried[1:] if is_sparse else tried, key=lambda decoding: decoding.avg_logprob)
     marks = ["dense"] if is_sparse and len(tried) > 1 else []

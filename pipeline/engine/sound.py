@@ -1,4 +1,4 @@
-"""Which positions of a window carry sound, read from the window alone.
+"""Which positions of a window carry sound, read from the window alone: its features, or its samples.
 
 Padding attracts attention, so a rule that only ranks attention keeps padding while it drops speech. Here a
 position sounds if it is loud beside the window's own loudest part, or close to one that is. The rule leans
@@ -8,10 +8,12 @@ below the speech.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+POSITION_SAMPLES = 320  # 20 ms
 LOUD_QUANTILE = 0.95  # of the samples' own positions: not their peak, which a click would set
 QUIET_QUANTILE = 0.10
 RANGE_DB = 35.0  # speech reaches about this far below its loud parts
@@ -27,13 +29,32 @@ def sounding_positions(mel: Tensor, num_samples: int) -> Tensor:
     num_samples: samples of the window at 16 kHz; what lies past them is padding.
     """
     positions = mel.shape[1] // 2
-    covered = max(1, min(positions, -(-num_samples // 320)))
-    level = _decibels(mel[:, : 2 * covered])
+    covered = max(1, min(positions, -(-num_samples // POSITION_SAMPLES)))
+    near = _sounding(_decibels(mel[:, : 2 * covered]))
+    return torch.cat([near, near.new_zeros(positions - covered)])
+
+
+def sounding_samples(samples: np.ndarray) -> Tensor:
+    """The same by the power of the samples, for whoever has no features: bool [ceil(samples / 320)].
+
+    samples: float32 or int16, mono, 16 kHz; at least one.
+    """
+    scale = 1.0 if samples.dtype == np.float32 else 1 / 32768
+    whole = F.pad(torch.from_numpy(samples).float() * scale, (0, -len(samples) % POSITION_SAMPLES))
+    return _sounding(_power_db(whole.view(-1, POSITION_SAMPLES)))
+
+
+def _power_db(blocks: Tensor) -> Tensor:
+    """Mean power of blocks of samples [blocks, samples] in decibels, digital zero being -120."""
+    return 10.0 * blocks.square().mean(1).clamp(min=1e-12).log10()
+
+
+def _sounding(level: Tensor) -> Tensor:
+    """Positions that are loud by their level in decibels, or close to one that is: bool [positions]."""
     loud, quiet = (level.quantile(share) for share in (LOUD_QUANTILE, QUIET_QUANTILE))
     floor = torch.maximum(loud - RANGE_DB, torch.minimum(quiet + ABOVE_QUIET_DB, loud - MIN_RANGE_DB))
     is_loud = (level >= floor).float()[None, None]
-    near = F.max_pool1d(is_loud, 2 * REACH + 1, stride=1, padding=REACH)[0, 0] > 0
-    return torch.cat([near, near.new_zeros(positions - covered)])
+    return F.max_pool1d(is_loud, 2 * REACH + 1, stride=1, padding=REACH)[0, 0] > 0
 
 
 def _decibels(mel: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from conftest import MINI
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +48,7 @@ def make_decoding(tokens, *, logprob=-0.3, no_speech=0.1, ended=True, temperatur
     )
 
 
+LOUD = torch.ones(1500, dtype=torch.bool)
 GOOD = make_decoding(WORDS[:20])
 LOOP = make_decoding([*WORDS[:5], *WORDS[10:13] * 30], logprob=-0.05)
 ENDLESS = make_decoding(WORDS[:200], ended=False)
@@ -60,16 +62,28 @@ def test_compression_ratio_counts_the_bytes_of_the_text():
 
 
 def test_sound_text_passes_and_unsure_endless_or_looping_text_does_not(vocabulary):
-    assert judge(GOOD, vocabulary).passed
+    assert judge(GOOD, vocabulary, LOUD).passed
     for bad in (UNSURE, ENDLESS, LOOP):
-        assert not judge(bad, vocabulary).passed
+        assert not judge(bad, vocabulary, LOUD).passed
 
 
 def test_unsure_text_where_no_speech_is_likely_is_silence(vocabulary):
-    verdict = judge(make_decoding(WORDS[:20], logprob=-1.2, no_speech=0.7), vocabulary)
+    verdict = judge(make_decoding(WORDS[:20], logprob=-1.2, no_speech=0.7), vocabulary, LOUD)
     assert verdict.is_silent
     assert verdict.passed
-    assert not judge(make_decoding(WORDS[:20], logprob=-0.5, no_speech=0.9), vocabulary).is_silent
+    assert not judge(make_decoding(WORDS[:20], logprob=-0.5, no_speech=0.9), vocabulary, LOUD).is_silent
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "passed"),
+    [(0.0, 4.0, True), (9.0, 12.0, True), (12.0, 12.8, True), (12.0, 13.0, False), (20.0, 30.0, False)],
+)
+def test_text_that_stands_in_silence_does_not_pass(vocabulary, start_s, end_s, passed):
+    until_ten = torch.arange(1500) < 500
+    first, last = (vocabulary.first_timestamp + round(time_s / 0.02) for time_s in (start_s, end_s))
+    decoding = make_decoding([first, *WORDS[:20], last])
+    assert judge(decoding, vocabulary, until_ten).passed == passed
+    assert judge(decoding, vocabulary, LOUD).passed
 
 
 @pytest.mark.parametrize("period", [1, 2, 3, 7, 40])
@@ -108,7 +122,8 @@ def run_settle(first, answers, vocabulary, *, is_sparse=False):
         asked.append((list(indices), temperature))
         return [answers(index, temperature) for index in indices]
 
-    return settle(first, retry, vocabulary, num_positions=3000 if is_sparse else 1500), asked
+    num_positions, sounding = 3000 if is_sparse else 1500, [LOUD] * len(first)
+    return settle(first, retry, vocabulary, num_positions=num_positions, sounding=sounding), asked
 
 
 def test_windows_that_pass_are_not_retried(vocabulary):

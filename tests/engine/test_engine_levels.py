@@ -13,7 +13,7 @@ from pipeline.engine import Engine, EngineOptions, guard, int8
 from pipeline.engine.features import LogMel
 from pipeline.engine.phases import MAX_TRACE, SILENCE_STEP, choose_kept, keep_sounding
 from pipeline.engine.policy import MARGIN, Level
-from pipeline.engine.sound import REACH, sounding_positions
+from pipeline.engine.sound import REACH, sounding_positions, sounding_samples
 from pipeline.engine.sparsify import SELECTORS, Evidence
 
 SHARE = Level(layer=1, share=0.8)
@@ -160,6 +160,16 @@ def test_padding_and_long_silence_do_not_sound_and_tones_do():
     assert found[750:1000].all()
     assert not found[265:735].any()
     assert not found[1015:].any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_samples_say_where_a_window_sounds_as_its_features_do(dtype):
+    window = make_spread(30.0, 0, noise=0.001)
+    scale = 1 if dtype is np.float32 else 32767
+    found = sounding_samples((window * scale).astype(dtype))
+    assert len(found) == 1500
+    assert (found != sounding_of(window)).float().mean() < 0.03
+    assert sounding_samples(np.zeros(1000, dtype)).tolist() == [True] * 4
 
 
 def test_short_gaps_inside_speech_sound():

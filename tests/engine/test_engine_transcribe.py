@@ -133,7 +133,7 @@ def test_sparse_windows_say_how_many_positions_were_kept(model_folder, monkeypat
 def test_a_sparse_window_that_fails_is_dense_in_the_end(model_folder, monkeypatch):
     verdicts = {750: False, 1500: True}
     monkeypatch.setattr(
-        guard, "judge", lambda d, _: guard.Verdict(is_silent=False, passed=verdicts[d.num_positions])
+        guard, "judge", lambda d, *_: guard.Verdict(is_silent=False, passed=verdicts[d.num_positions])
     )
     window = make_speechlike(9.0, 1)
     dense_options = EngineOptions(max_new_tokens=8)
