@@ -40,7 +40,8 @@ def sounding_samples(samples: np.ndarray) -> Tensor:
     samples: float32 or int16, mono, 16 kHz; at least one.
     """
     scale = 1.0 if samples.dtype == np.float32 else 1 / 32768
-    whole = F.pad(torch.from_numpy(samples).float() * scale, (0, -len(samples) % POSITION_SAMPLES))
+    wave = torch.from_numpy(samples.astype(np.float32)) * scale
+    whole = F.pad(wave, (0, -len(wave) % POSITION_SAMPLES))
     return _sounding(_power_db(whole.view(-1, POSITION_SAMPLES)))
 
 

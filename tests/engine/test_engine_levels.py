@@ -166,7 +166,9 @@ def test_padding_and_long_silence_do_not_sound_and_tones_do():
 def test_samples_say_where_a_window_sounds_as_its_features_do(dtype):
     window = make_spread(30.0, 0, noise=0.001)
     scale = 1 if dtype is np.float32 else 32767
-    found = sounding_samples((window * scale).astype(dtype))
+    samples = (window * scale).astype(dtype)
+    samples.flags.writeable = False  # as Ray's object store gives them
+    found = sounding_samples(samples)
     assert len(found) == 1500
     assert (found != sounding_of(window)).float().mean() < 0.03
     assert sounding_samples(np.zeros(1000, dtype)).tolist() == [True] * 4
