@@ -84,9 +84,10 @@ def _encode(model: Model, samples: np.ndarray, level: Level | None, layer: int, 
         assert level.sparsity is not None
         with clock.part(scores):
             evidence = Evidence(q=qkv[0], k=qkv[1], mel=mel, seeds=[0])
-            kept = SELECTORS[level.selector](evidence, num_kept(level.sparsity, x.shape[1]))
+            selector = SELECTORS[level.selector]
+            kept = selector(evidence, num_kept(level.sparsity, x.shape[1]))
         with clock.part(rest):
-            x = finish_kept(scoring, x, qkv, kept)
+            x = finish_kept(scoring, x, qkv, kept, averages=selector.averages)
     with clock.part(late):
         return encoder.norm(encoder.run(x, layer, len(encoder.layers)))
 

@@ -42,7 +42,8 @@ def encode_early(
     encoder: Encoder, mel: Tensor, *, level: Level, num_samples: Sequence[int], seeds: Sequence[int]
 ) -> list[Early]:
     """Phase A of some windows under one level: [batch, num_mels, frames] -> one `Early` each."""
-    evidence, finish = score(encoder, mel, layer=level.layer, seeds=seeds)
+    averages = SELECTORS[level.selector].averages
+    evidence, finish = score(encoder, mel, layer=level.layer, seeds=seeds, averages=averages)
     chosen = choose_kept(evidence, level, num_samples)
     done: dict[int, Early] = {}
     for size in {len(kept) for kept in chosen}:

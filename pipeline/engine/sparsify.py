@@ -17,11 +17,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pipeline.engine.encoder import Encoder, EncoderLayer
 
 QUERY_TILE = 250  # 128-250 measured best on a CPU: a tile of one head stays in the cache
 QUOTA_SEGMENTS = 10  # of 3 s in a full window
+NEIGHBOURS = 2  # dropped positions on either side that a kept one is averaged with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +167,14 @@ class Selector:
     """A rule that keeps k positions: how important each one is, and how k of them are picked by that.
 
     importance: evidence to [batch, time]. pick: importance [batch, time] and k to ascending indices int64
-    [batch, k]. reads_attention: the importance is made of attention received.
+    [batch, k]. reads_attention: the importance is made of attention received. averages: what is kept is
+    averaged with the dropped positions beside it (`average_neighbours`), which the paper does not do.
     """
 
     importance: Callable[[Evidence], Tensor]
     pick: Callable[[Tensor, int], Tensor] = top_positions
     reads_attention: bool = False
+    averages: bool = False
 
     def __call__(self, evidence: Evidence, k: int) -> Tensor:
         """The kept positions of every window, ascending: int64 [batch, k]."""
@@ -188,13 +192,43 @@ SELECTORS: dict[str, Selector] = {
     "random": Selector(importance=drawn),
     "energy": Selector(importance=loudness),
     "trim": Selector(importance=earliness),
+    "attention-averaged": Selector(importance=mean_received, reads_attention=True, averages=True),
+    "stride-averaged": Selector(importance=earliness, pick=pick_evenly, averages=True),
 }
 
 
-def finish_kept(layer: EncoderLayer, x: Tensor, qkv: tuple[Tensor, ...], kept: Tensor) -> Tensor:
-    """The scoring layer's output for the kept positions only: [batch, time, dim] -> [batch, k, dim]."""
+def average_neighbours(x: Tensor, kept: Tensor) -> Tensor:
+    """Kept positions, each the mean of itself and of the dropped ones near it: [batch, k, dim].
+
+    x: [batch, time, dim]. kept: ascending int64 [batch, k]. A dropped position goes to the nearest kept one,
+    of two to the later, if that is at most NEIGHBOURS away.
+    """
+    time = x.shape[1]
+    starts = F.pad((kept[:, 1:] + kept[:, :-1] + 1) // 2, (1, 0))  # of the stretch that is each one's own
+    stops = F.pad(starts[:, 1:], (0, 1), value=time)
+    total, count = torch.zeros_like(_rows(x, kept)), torch.zeros_like(kept)
+    for distance in range(-NEIGHBOURS, NEIGHBOURS + 1):
+        place = kept + distance
+        is_own = (place >= starts) & (place < stops)
+        total += _rows(x, place.clamp(0, time - 1)) * is_own[:, :, None]
+        count += is_own
+    return total / count[:, :, None]
+
+
+def _rows(x: Tensor, places: Tensor) -> Tensor:
+    return x.gather(1, places[:, :, None].expand(-1, -1, x.shape[-1]))
+
+
+def finish_kept(
+    layer: EncoderLayer, x: Tensor, qkv: tuple[Tensor, ...], kept: Tensor, *, averages: bool = False
+) -> Tensor:
+    """The scoring layer's output for the kept positions only: [batch, time, dim] -> [batch, k, dim].
+
+    averages: what enters the layer is averaged with its dropped neighbours first; what it attends to, and
+    with which query, stays as it is.
+    """
     q, k, v = qkv
-    rows = x.gather(1, kept[:, :, None].expand(-1, -1, x.shape[-1]))
+    rows = average_neighbours(x, kept) if averages else _rows(x, kept)
     queries = q.gather(2, kept[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[-1]))
     return layer.finish(rows, queries, k, v)
 
@@ -203,10 +237,13 @@ def finish_kept(layer: EncoderLayer, x: Tensor, qkv: tuple[Tensor, ...], kept: T
 Finish = Callable[[Tensor, Tensor], Tensor]
 
 
-def score(encoder: Encoder, mel: Tensor, *, layer: int, seeds: Sequence[int]) -> tuple[Evidence, Finish]:
+def score(
+    encoder: Encoder, mel: Tensor, *, layer: int, seeds: Sequence[int], averages: bool = False
+) -> tuple[Evidence, Finish]:
     """Runs the layers up to the attention of the scoring one (1-based).
 
-    Returns what a selector may look at, and a function that finishes the scoring layer for kept positions.
+    Returns what a selector may look at, and a function that finishes the scoring layer for kept positions, as
+    `finish_kept` does.
     """
     x = encoder.run(encoder.stem(mel), 0, layer - 1)
     scoring = encoder.layers[layer - 1]
@@ -215,9 +252,8 @@ def score(encoder: Encoder, mel: Tensor, *, layer: int, seeds: Sequence[int]) ->
     evidence = Evidence(q=qkv[0], k=qkv[1], mel=mel, seeds=seeds)
 
     def finish(rows: Tensor, kept: Tensor) -> Tensor:
-        if len(rows) == len(x):
-            return finish_kept(scoring, x, qkv, kept)
-        return finish_kept(scoring, x[rows], tuple(part[rows] for part in qkv), kept)
+        own, parts = (x, qkv) if len(rows) == len(x) else (x[rows], tuple(part[rows] for part in qkv))
+        return finish_kept(scoring, own, parts, kept, averages=averages)
 
     return evidence, finish
 
@@ -234,6 +270,6 @@ def encode_sparse(
 
     layer: the scoring layer, 1-based; layers 1 to `layer` see every position, the others k.
     """
-    evidence, finish = score(encoder, mel, layer=layer, seeds=seeds)
+    evidence, finish = score(encoder, mel, layer=layer, seeds=seeds, averages=selector.averages)
     rows = torch.arange(len(mel), device=mel.device)
     return encode_late(encoder, finish(rows, selector(evidence, k)), layer)

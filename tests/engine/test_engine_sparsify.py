@@ -15,8 +15,10 @@ from pipeline.engine.parts import PARTS
 from pipeline.engine.passes import Pass, Work
 from pipeline.engine.policy import Level
 from pipeline.engine.sparsify import (
+    NEIGHBOURS,
     SELECTORS,
     Evidence,
+    average_neighbours,
     encode_sparse,
     finish_kept,
     num_kept,
@@ -96,6 +98,7 @@ AGGREGATIONS = {
     "attention-min": lambda q, k: received_in_float64(q, k).amin(1),
     "attention-median": lambda q, k: received_in_float64(q, k).quantile(0.5, dim=1),
     "attention-max-query": lambda q, k: received_in_float64(q, k, "max").mean(1),
+    "attention-averaged": lambda q, k: received_in_float64(q, k).mean(1),
 }
 
 
@@ -167,6 +170,39 @@ def test_the_lazy_layer_equals_dropping_after_the_whole_layer(model_folder):
     kept = torch.stack([torch.randperm(300)[:120].sort().values for _ in range(2)])
     whole = layer(x).gather(1, kept[:, :, None].expand(-1, -1, MINI.dim))
     torch.testing.assert_close(finish_kept(layer, x, qkv, kept), whole, rtol=1e-5, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data(), time=st.integers(1, 30), seed=st.integers(0, 99))
+def test_a_kept_position_is_averaged_with_the_dropped_ones_nearest_to_it(data, time, seed):
+    kept = sorted(data.draw(st.sets(st.integers(0, time - 1), min_size=1)))
+    x = torch.randn(1, time, 3, generator=torch.Generator().manual_seed(seed))
+    own = {position: [] for position in kept}
+    for position in range(time):
+        nearest = min(reversed(kept), key=lambda one: abs(one - position))
+        if abs(nearest - position) <= NEIGHBOURS:
+            own[nearest].append(x[0, position].double())
+    expected = torch.stack([torch.stack(own[position]).mean(0) for position in kept])
+    found = average_neighbours(x, torch.tensor([kept]))[0]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_is_averaged_where_nothing_is_dropped():
+    x = torch.randn(2, 40, 3)
+    assert torch.equal(average_neighbours(x, torch.arange(40).expand(2, -1)), x)
+
+
+@torch.inference_mode()
+def test_averaging_changes_what_enters_the_layer_and_nothing_else(model_folder):
+    encoder = Engine.load(model_folder(MINI))._model.encoder
+    layer = encoder.layers[1]
+    x = torch.randn(1, 300, MINI.dim)
+    qkv, kept = layer.project(x), torch.arange(0, 300, 2)[None]
+    plain, averaged = (finish_kept(layer, x, qkv, kept, averages=averages) for averages in (False, True))
+    assert not torch.allclose(plain, averaged)
+    moved = x.clone()
+    moved[:, ::2] = average_neighbours(x, kept)
+    torch.testing.assert_close(finish_kept(layer, moved, qkv, kept), averaged)
 
 
 @torch.inference_mode()
