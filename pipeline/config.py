@@ -38,7 +38,7 @@ MAX_SPARSITY = 0.95
 ADAPTIVE = "adaptive"
 DEFAULT_LAYER = 2
 DEFAULT_SELECTOR = "attention"  # the paper's
-ADAPTIVE_SELECTOR = "stride-averaged"  # lost least at equal k wherever it was measured (docs/sparsity.md)
+ADAPTIVE_SELECTOR = "stride"  # lost least at equal k wherever it was measured (docs/sparsity.md)
 DEFAULT_BUDGET = 0.01
 MAX_BUDGET = 0.5
 

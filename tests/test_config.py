@@ -141,7 +141,7 @@ def test_the_selectors_are_those_of_the_engine():
 
 @pytest.mark.parametrize(
     ("sparsity", "asked", "selector"),
-    [("adaptive", None, "stride-averaged"), (0.5, None, "attention"), ("adaptive", "energy", "energy")],
+    [("adaptive", None, "stride"), (0.5, None, "attention"), ("adaptive", "energy", "energy")],
 )
 def test_the_rule_is_the_papers_but_for_adaptive_unless_one_is_asked_for(sparsity, asked, selector):
     assert config.sparsity_options(sparsity, None, None, asked)["selector"] == selector
