@@ -206,7 +206,7 @@ def average_neighbours(x: Tensor, kept: Tensor) -> Tensor:
     time = x.shape[1]
     starts = F.pad((kept[:, 1:] + kept[:, :-1] + 1) // 2, (1, 0))  # of the stretch that is each one's own
     stops = F.pad(starts[:, 1:], (0, 1), value=time)
-    total, count = torch.zeros_like(_rows(x, kept)), torch.zeros_like(kept)
+    total, count = x.new_zeros(*kept.shape, x.shape[-1]), torch.zeros_like(kept)
     for distance in range(-NEIGHBOURS, NEIGHBOURS + 1):
         place = kept + distance
         is_own = (place >= starts) & (place < stops)
