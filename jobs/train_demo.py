@@ -34,6 +34,10 @@ _BATCH_AUDIO_S = {"cpu": 80.0, "cuda": 960.0}
 @click.option(
     "--make-eval", type=click.Path(path_type=Path), help="Write the held-out sets to this folder, and end."
 )
+@click.option("--seed", type=click.IntRange(min=0),
+              help="With --make-eval: write more of the final split, drawn with this seed.")  # fmt: skip
+@click.option("--words", type=click.IntRange(min=1),
+              help="With --seed: words in each of the five large sets.  [default: 2050]")  # fmt: skip
 @click.option(
     "--make-speech", type=click.Path(path_type=Path), help="Write the demo recordings there, and end."
 )
@@ -43,9 +47,13 @@ def train_demo(**given: Any) -> tuple[dict[str, Any], int]:
 
     if sum(given[name] is not None for name in ("output", "make_eval", "make_speech")) != 1:
         raise cli.WrongUse("give one of --output, --make-eval and --make-speech")
+    if given["seed"] is not None and given["make_eval"] is None:
+        raise cli.WrongUse("--seed: only with --make-eval")
+    if given["words"] is not None and given["seed"] is None:
+        raise cli.WrongUse("--words: only with --seed")
     try:
         if given["make_eval"] is not None:
-            return _make_eval(given["make_eval"]), cli.OK
+            return _make_eval(given["make_eval"], given["seed"], given["words"]), cli.OK
         if given["make_speech"] is not None:
             return _make_speech(given["make_speech"]), cli.OK
         return _train(given), cli.OK
@@ -54,10 +62,16 @@ def train_demo(**given: Any) -> tuple[dict[str, Any], int]:
         return {"error": str(error)}, cli.UNFINISHED
 
 
-def _make_eval(output: Path) -> dict[str, Any]:
-    from pipeline.demo.heldout import write_held_out
+def _make_eval(output: Path, seed: int | None, words: int | None) -> dict[str, Any]:
+    from pipeline.demo import heldout
 
-    return {"output": str(output), "sets": write_held_out(output)}
+    if seed is None:
+        return {"output": str(output), "sets": heldout.write_held_out(output)}
+    try:
+        sets = heldout.write_further(output, seed, words or heldout.MIN_WORDS)
+    except ValueError as error:
+        raise cli.WrongUse(f"--seed: {error}") from error
+    return {"output": str(output), "sets": sets}
 
 
 def _make_speech(output: Path) -> dict[str, Any]:

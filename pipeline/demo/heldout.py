@@ -2,7 +2,7 @@
 
 Their sentences are banned from training by text, their voices and noise are their own, and the development
 split shares none of them with the final one. libespeak-ng carries state from one utterance to the next, so
-each set is made in a fresh process.
+each set is made in a fresh process. Another seed draws other windows of the final split, as many as wanted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,9 @@ _NOISY_SNR_DB = 10.0
 _SPLIT_SEEDS = {"dev": 101, "final": 202}
 
 
+MIN_WORDS = 2050  # normalised, where numbers and short forms join, 2,000 are left
+
+
 @dataclass(frozen=True, kw_only=True)
 class HeldOutSet:
     """One set: windows are added until it holds `min_words` words and `min_windows` windows."""
@@ -33,7 +37,7 @@ class HeldOutSet:
     name: str
     layout: Layout
     language: str = "en"
-    min_words: int = 2050  # normalised, where numbers and short forms join, 2,000 are left
+    min_words: int = MIN_WORDS
     min_windows: int = 0
     noisy: bool = False
     unseen_names: float = 0.0
@@ -56,23 +60,44 @@ def write_held_out(output: Path) -> list[dict[str, object]]:
     Returns:
         One row per set: split, set, num_windows, num_words, audio_s.
     """
-    rows = []
+    return [
+        row for split in ("dev", "final") for row in _write_split(output, split, _SPLIT_SEEDS[split], SETS)
+    ]
+
+
+def write_further(output: Path, seed: int, min_words: int) -> list[dict[str, object]]:
+    """Write other windows of the final split, `output/final/<set>/*.flac`, as `write_held_out` does.
+
+    Args:
+        output: folder.
+        seed: any number that is not one of the splits' own; the same one gives the same bytes.
+        min_words: words in each of packed, spread, half, noisy and second-language; the other sets stay as
+            they are.
+    """
+    if seed in _SPLIT_SEEDS.values():
+        raise ValueError(f"seed is {seed}, which made the held-out sets; it may be any other number")
+    sets = [
+        replace(held_out, min_words=min_words) if held_out.min_words == MIN_WORDS else held_out
+        for held_out in SETS
+    ]
+    return _write_split(output, "final", seed, sets)
+
+
+def _write_split(
+    output: Path, split: Split, seed: int, sets: Sequence[HeldOutSet]
+) -> list[dict[str, object]]:
+    tasks = [(output / split, held_out, split, seed) for held_out in sets]
     with multiprocessing.get_context("spawn").Pool(processes=2, maxtasksperchild=1) as pool:
-        for split in ("dev", "final"):
-            tasks = [(output / split, held_out, split) for held_out in SETS]
-            made = pool.starmap(_write_set, tasks, chunksize=1)
-            _write_references(output / split, [row for references in made for row in references])
-            rows += [
-                _summary(split, held_out, references) for held_out, references in zip(SETS, made, strict=True)
-            ]
-    return rows
+        made = pool.starmap(_write_set, tasks, chunksize=1)
+    _write_references(output / split, [row for references in made for row in references])
+    return [_summary(split, held_out, references) for held_out, references in zip(sets, made, strict=True)]
 
 
-def _write_set(folder: Path, held_out: HeldOutSet, split: Split) -> list[dict[str, object]]:
+def _write_set(folder: Path, held_out: HeldOutSet, split: Split, seed: int) -> list[dict[str, object]]:
     target = folder / held_out.name
     target.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(f"{_SPLIT_SEEDS[split]} {held_out.name}")
-    noise_rng = np.random.default_rng([_SPLIT_SEEDS[split], *held_out.name.encode()])
+    rng = random.Random(f"{seed} {held_out.name}")
+    noise_rng = np.random.default_rng([seed, *held_out.name.encode()])
     references: list[dict[str, object]] = []
     num_words = 0
     while num_words < held_out.min_words or len(references) < held_out.min_windows:
