@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("earshard")
 
-ACTOR_CPUS = 0.5  # an actor's host work; its share of a CPU device is set by its threads
+READ_CPUS = 1.0
+COMMIT_CPUS = 0.25  # differs from the others': stages of equal resources are fused and run serially
+ACTOR_CPUS = 0.5  # at most, an actor's host work; its share of a CPU device is set by its threads
 MIN_LOCAL_CPUS = 2  # a CPU must be left for the reads beside an actor
 # Threads that share a core with a reader wait for each other at every operation: on 2 cores one thread
 # decoded five times as fast as two while the other core was busy.
@@ -223,7 +225,8 @@ def _cpu_workers(run: RunOptions) -> Workers:
         min_actors=run.min_actors or 1,
         max_actors=actors,
         gpus_per_actor=0.0,
-        actor_cpus=ACTOR_CPUS,
+        # Without room for a commit beside a read, shards are committed only once all of them are read.
+        actor_cpus=min(ACTOR_CPUS, (cpus - READ_CPUS - COMMIT_CPUS) / actors),
         threads_per_actor=max(1, (max(nodes) - READER_CPUS) // actors_per_node),
     )
 

@@ -19,13 +19,10 @@ import ray.data
 import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext
 
-from pipeline.cluster import ClusterError, Workers
+from pipeline.cluster import COMMIT_CPUS, READ_CPUS, ClusterError, Workers
 from pipeline.reading import ReadOptions
 from pipeline.schema import SHARD_PLAN
 from pipeline.stages import Round, TranscribeShard, commit_result, read_shard
-
-READ_CPUS = 1.0
-COMMIT_CPUS = 0.25  # differs from the others': stages of equal resources are fused and run serially
 
 
 def run_round(

@@ -102,6 +102,7 @@ def transcribe_windows(
     index. level: how sparse they are; None: as the engine was made.
     """
     ask = _Asking(recordings, engine, level)
+    ask_tails = _Asking(recordings, engine, None if level is None else level.of_tails)
     known: dict[int, str | None]
     if isinstance(language, str):
         known = {} if language == "auto" else dict.fromkeys(range(len(recordings)), language)
@@ -116,7 +117,7 @@ def transcribe_windows(
     for _ in range(MAX_RESUMES):
         if not pending:
             break
-        more = ask(pending, known)
+        more = ask_tails(pending, known)
         results += more
         pending = _tails(more)
     return sorted(results, key=lambda done: (done.window.recording, done.window.start_s))
@@ -174,6 +175,15 @@ def _tails(results: Sequence[PlacedResult]) -> list[PlacedWindow]:
         if done.result.resume_s  # at 0.0 nothing was transcribed, and again would be the same
     )
     return [tail for tail in tails if tail is not None]
+
+
+def standing_logprob(results: Sequence[PlacedResult]) -> float | None:
+    """The mean log-probability of a window's text, its tails left out.
+
+    None where it has none, or only what came of decoding it again.
+    """
+    first = results[0].result
+    return first.avg_logprob if first.text and first.fallback is None else None
 
 
 def join_text(results: Sequence[PlacedResult], language: str | None) -> str:

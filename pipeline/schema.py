@@ -217,6 +217,8 @@ SAMPLE = pa.schema(
         _required("dense_positions", pa.int64()),  # all of them, and those decoded again, when dense
         _required("dense_device_s", pa.float64()),
         _required("sparse_device_s", pa.float64()),  # retries included
+        pa.field("logprob", pa.float64()),  # mean per token; null without text, or where it was decoded again
+        pa.field("dense_logprob", pa.float64()),
     ]
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.adaptive import gate, sampling
 from pipeline.adaptive.calibration import DECISION, calibrate_unit, decide, sample_name, too_small
 from pipeline.adaptive.epochs import EpochLevel, Epochs, epoch_name, next_epoch, read_epoch
 from pipeline.adaptive.ladder import default_ladder
+from pipeline.adaptive.opening import open_calibrated
 from pipeline.adaptive.running import RunningPolicy
 from pipeline.adaptive.shadow import ShardLevel
 from pipeline.adaptive.summary import summarise_policy
@@ -105,8 +107,14 @@ def test_a_drawn_stretch_is_read_from_its_place_in_the_recording(tmp_path, monke
 # The decision
 
 
-def sample_rows(losses, *, num_windows=100, words=60, kept=(1300, 1100, 900, 700, 500), retried=None):
-    """Rows of `SAMPLE`: errors spread evenly over windows, by level; `retried` windows by level."""
+def sample_rows(
+    losses, *, num_windows=100, words=60, kept=(1300, 1100, 900, 700, 500), retried=None, unsure=0
+):
+    """Rows of `SAMPLE`: errors spread evenly over windows, by level; `retried` windows by level.
+
+    Dense is as sure of window n as of any before it and surer than of the next; sparse text of `unsure`
+    windows is less sure than any of them.
+    """
     rows = []
     for level, loss in enumerate(losses, 1):
         num_errors = round(loss * num_windows * words)
@@ -118,6 +126,7 @@ def sample_rows(losses, *, num_windows=100, words=60, kept=(1300, 1100, 900, 700
                 "num_words": words, "kept_positions": kept[level - 1], "total_positions": 1500,
                 "retried_positions": 1500 if window < again else 0, "dense_positions": 1500,
                 "dense_device_s": 1.0, "sparse_device_s": 0.5,
+                "logprob": -0.9 if window < unsure else -0.1, "dense_logprob": -0.2 - window / 1000,
             }
             for window in range(num_windows)
         ]  # fmt: skip
@@ -139,6 +148,37 @@ def test_the_bound_decides_and_not_the_rate():
     few, many = (decide(sample_rows([0.006], num_windows=num), 1, 0.01) for num in (40, 1000))
     assert (few.start, many.start) == (0, 1)
     assert few.levels[0].num_errors / few.levels[0].num_words == pytest.approx(0.006, rel=0.1)
+
+
+def test_unsure_windows_cost_a_dense_decoding_and_lose_nothing():
+    lossy = [row | {"num_errors": 30 * (row["logprob"] < -0.5)} for row in sample_rows([0.0], unsure=4)]
+    decision = decide(lossy, 1, 0.01)
+    assert decision.min_logprob == pytest.approx(-0.2 - 95 / 1000)  # five in a hundred are below
+    assert (decision.start, decision.levels[0].num_errors) == (1, 0)
+    assert decision.levels[0].cost == pytest.approx(1300 / 1500 + 0.04)
+    assert decision.levels[0].retried_share == pytest.approx(0.04)
+    assert decide([row | {"logprob": None} for row in lossy], 1, 0.01).start == 0
+    dense = [row | {"kept_positions": 1500} for row in lossy]
+    assert decide(dense, 1, 0.01).levels[0].num_errors == 120
+
+
+def test_the_ladder_of_a_job_and_what_it_remembers_have_the_floor_of_its_sample(tmp_path):
+    rows = [row | {"num_errors": 30 * (row["logprob"] < -0.5)} for row in sample_rows([0.0], unsure=4)]
+    store = LocalStore.open(str(tmp_path))
+    long = plan(3000, 45.0)
+    units = len(sampling.draw_units(long, "hash", shard_s=3600.0))
+
+    def decode(units, _calibration, _number):
+        own = [[row for row in rows if row["window_unit"] == unit] for unit in range(len(units))]
+        for number, found in enumerate(own):
+            table = table_of(SAMPLE, [{k: v for k, v in row.items() if k != "window_unit"} for row in found])
+            store.publish(sample_name(number), commit.parquet_bytes(table))
+
+    rows = [row | {"unit": n % units, "window_unit": n % units} for n, row in enumerate(rows)]
+    policy = open_calibrated(store, LADDER[:1], long, "hash", 0.01, shard_s=3600.0, run_units=decode)
+    assert policy.ladder[0].min_logprob == json.loads(store.read(DECISION))["min_logprob"] < -0.2
+    assert policy.start == 1
+    assert sum(errors for errors, _ in policy.calibrated[0]) == 0
 
 
 def test_a_level_whose_retries_cost_more_than_it_saves_is_not_taken():

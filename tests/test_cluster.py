@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.server
 import threading
+from dataclasses import replace
 
 import pytest
 
 from pipeline import cluster
 from pipeline.cluster import ClusterError
+from pipeline.config import OptionError, RunOptions
 
 
 @pytest.fixture
@@ -152,3 +154,17 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
         cluster.connected(),
     ):
         pass
+
+
+@pytest.mark.parametrize(("cpus", "actors"), [(2, 1), (2, 2), (4, 3), (16, 30)])
+def test_on_cpus_a_shard_is_committed_while_another_is_read(cpus, actors, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": float(cpus)}}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": float(cpus)})
+    run = RunOptions(batch_size="auto", min_actors=actors, max_actors=actors, gpus_per_actor=0.0)
+    workers = cluster.choose_workers(run, 100)
+    assert 0 < workers.actor_cpus <= 0.5
+    assert actors * workers.actor_cpus + cluster.READ_CPUS + cluster.COMMIT_CPUS <= cpus
+    with pytest.raises(OptionError, match=f"--actors {2 * cpus}: must be at most {2 * (cpus - 1)}"):
+        cluster.choose_workers(replace(run, max_actors=2 * cpus), 100)

@@ -47,11 +47,10 @@ class Levelled(FakeEngine):
         words = DENSE_TEXT.split()
         if levels is None:
             return [result(DENSE_TEXT, device_s=1.0) for _ in windows]
-        kept = tuple(range(round(1500 * (1 - levels.sparsity))))
-        text = " ".join(words[: round(len(words) * (1.2 - levels.sparsity))])
-        return [
-            result(text, device_s=1 - levels.sparsity, kept=kept, kept_positions=len(kept)) for _ in windows
-        ]
+        sparsity = levels.share or levels.sparsity
+        kept = tuple(range(round(1500 * (1 - sparsity))))
+        text = " ".join(words[: round(len(words) * (1.2 - sparsity))])
+        return [result(text, device_s=1 - sparsity, kept=kept, kept_positions=len(kept)) for _ in windows]
 
 
 def shard(num=3, *, seconds=4.0):
@@ -233,6 +232,25 @@ def test_a_level_is_judged_by_its_worst_condition():
     figures = figures_of(Trials.collect(rows, {}, {}), chosen)
     (one,) = choice.candidates(chosen, figures)
     assert one.loss == 1.0
+
+
+def test_levels_with_a_share_are_judged_with_the_floor_that_jobs_run_them_with():
+    share, fixed = Level(layer=2, share=0.5), HALF
+    outcome_of = found([share, fixed], num=40)
+    for trial in outcome_of.rows[0]["trials"]:
+        number = int(trial["recording_id"].removesuffix(".wav"))
+        is_spoilt = trial["setting"] != "dense" and number < 4
+        trial["logprob"] = -0.9 if is_spoilt else -0.1
+        if trial["setting"] == "dense":
+            trial["logprob"] -= number / 1000
+        trial["text"] = "" if is_spoilt else DENSE_TEXT
+    outcome = report.judge(outcome_of, question="?", wer_budget=1.0, group=None)
+    dense, shared, halved = outcome.figures
+    assert (shared.num_edits, shared.retry_share) == (0, 0.1)
+    assert shared.device_s == pytest.approx(halved.device_s + 4 * dense.device_s / 40)
+    assert (halved.num_edits, halved.retry_share) == (4 * 10, 0.0)
+    floors = {one.level.share: one.level.min_logprob for one in outcome.candidates}
+    assert floors == {0.5: pytest.approx(-0.1 - 38 / 1000), None: None}
 
 
 def test_the_output_holds_figures_page_picture_and_a_policy_that_can_be_read(tmp_path):

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 from fakes import RATE, FakeEngine, audio_table, read_recording, result
 
+from pipeline.adaptive.shadow import ShardLevel
 from pipeline.engine import Word
+from pipeline.engine.policy import Level
 from pipeline.placed import MAX_RESUMES
 from pipeline.schema import SHARD_RESULT
 from pipeline.transcription import transcribe_shard
@@ -55,6 +57,25 @@ def test_the_tail_after_an_early_end_is_transcribed_too():
     assert [len(windows[0]) for windows, _, _ in engine.calls] == [30 * RATE, 10 * RATE]
     assert row["transcripts"][0]["segments"][1]["start_s"] == 30.5
     assert row["measures"]["num_windows"] == 2
+
+
+@pytest.mark.parametrize(("level", "of_tail"), [
+    (Level(layer=1, share=1.0), Level(layer=1, sparsity=0.0)),
+    (Level(layer=1, sparsity=0.5), Level(layer=1, sparsity=0.5)),
+])  # fmt: skip
+def test_a_tail_is_dense_where_the_job_looks_after_its_loss(level, of_tail):
+    asked = []
+
+    class Noting(FakeEngine):
+        def transcribe(self, windows, *, levels=None, **others):
+            asked.append(levels)
+            return super().transcribe(windows, **others)
+
+    answers = iter([result("first", resume_s=20.0), result("second")])
+    engine = Noting(answer=lambda samples, language: next(answers))
+    chosen = ShardLevel(rung=1, level=level, share=0.0, salt="plan")
+    transcribe_shard(audio_table([read_recording()], WHOLE), engine, language="en", sparsity=chosen)
+    assert asked == [level, of_tail]
 
 
 def test_a_tail_of_silence_is_not_transcribed():

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.adaptive import bounds, sampling
+from pipeline.adaptive.certainty import floor_of, is_unsure
 from pipeline.adaptive.comparison import by_root, compare
 from pipeline.adaptive.running import FOLDER, Draws
 from pipeline.engine.policy import Level
@@ -96,11 +97,15 @@ class LevelEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Where the ladder is entered, and why. `ladder` are its levels as a policy file has them."""
+    """Where the ladder is entered, and why. `ladder` are its levels as a policy file has them.
+
+    min_logprob: of all its levels (see `engine.policy.Level`), from the dense texts of the sample.
+    """
 
     start: int
     reason: str
     error_level: float
+    min_logprob: float | None = None
     ladder: tuple[dict[str, Any], ...] = ()
     levels: tuple[LevelEvidence, ...] = ()
 
@@ -128,9 +133,10 @@ def decide(rows: Sequence[Mapping[str, Any]], num_levels: int, budget: float) ->
     whole error level of the calibration. `rows` are those of `SAMPLE`; a level that a unit was not decoded
     at has failed.
     """
+    floor = floor_of(row["dense_logprob"] for row in rows if row["level"] == 1)
     evidence: list[LevelEvidence] = []
     for rung in range(1, num_levels + 1):
-        at_rung = [row for row in rows if row["level"] == rung]
+        at_rung = [guarded(row, floor) for row in rows if row["level"] == rung]
         if {row["unit"] for row in at_rung} != {row["unit"] for row in rows}:
             break
         evidence.append(_evidence(rung, at_rung, budget))
@@ -148,12 +154,13 @@ def decide(rows: Sequence[Mapping[str, Any]], num_levels: int, budget: float) ->
         start=start,
         reason=reason,
         error_level=bounds.CALIBRATION_ERROR,
+        min_logprob=floor,
         levels=tuple(evidence),
     )
 
 
 def _evidence(rung: int, rows: Sequence[Mapping[str, Any]], budget: float) -> LevelEvidence:
-    draws = draws_of(rows)
+    draws = draws_of(rows, None)
     bound = bounds.upper_bound(
         [errors for errors, _ in draws], [words for _, words in draws], error_level=bounds.CALIBRATION_ERROR
     )
@@ -174,7 +181,26 @@ def _evidence(rung: int, rows: Sequence[Mapping[str, Any]], budget: float) -> Le
     )
 
 
-def draws_of(rows: Sequence[Mapping[str, Any]]) -> Draws:
-    """Errors and words of each window, in the order of unit and place."""
-    ordered = sorted(rows, key=lambda row: (row["unit"], row["recording_id"], row["start_s"]))
+def guarded(row: Mapping[str, Any], floor: float | None) -> Mapping[str, Any]:
+    """A row of `SAMPLE` as it is with that floor: the sample itself is decoded before one is known.
+
+    An unsure window becomes what dense made of it (its tails are dense anyway), and takes the time of both.
+    """
+    is_sparse = row["kept_positions"] < row["total_positions"]
+    if not is_sparse or not is_unsure(row["logprob"], floor):
+        return row
+    return {
+        **row,
+        "num_errors": 0,
+        "retried_positions": row["retried_positions"] + row["dense_positions"],
+        "sparse_device_s": row["sparse_device_s"] + row["dense_device_s"],
+    }
+
+
+def draws_of(rows: Sequence[Mapping[str, Any]], floor: float | None) -> Draws:
+    """Errors and words of each window with that floor, in the order of unit and place."""
+    ordered = sorted(
+        (guarded(row, floor) for row in rows),
+        key=lambda row: (row["unit"], row["recording_id"], row["start_s"]),
+    )
     return tuple((row["num_errors"], row["num_words"]) for row in ordered)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline import scoring
-from pipeline.placed import PlacedResult, join_text
+from pipeline.placed import PlacedResult, join_text, standing_logprob
 
 Root = tuple[int, float]  # recording and start of a window, the same for the tails cut out of it
 
@@ -20,6 +20,7 @@ class Compared:
     num_errors: word edits between the texts, normalised as in scoring; num_words: words of the dense text.
     kept_positions: what was kept of total_positions; retried_positions: those of windows decoded again.
     dense_positions: the same two added up for the dense decoding, which fails and tries again too.
+    logprob, dense_logprob: see `placed.standing_logprob`.
     """
 
     num_errors: int
@@ -30,6 +31,8 @@ class Compared:
     dense_positions: int
     dense_device_s: float
     sparse_device_s: float
+    logprob: float | None
+    dense_logprob: float | None
 
 
 def by_root(results: Iterable[PlacedResult]) -> dict[Root, list[PlacedResult]]:
@@ -53,6 +56,8 @@ def compare(dense: Sequence[PlacedResult], sparse: Sequence[PlacedResult]) -> Co
         dense_positions=sum(d.result.total_positions for d in dense) + _retried_positions(dense),
         dense_device_s=device_s(dense),
         sparse_device_s=device_s(sparse),
+        logprob=standing_logprob(sparse),
+        dense_logprob=standing_logprob(dense),
     )
 
 

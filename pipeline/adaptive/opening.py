@@ -80,7 +80,8 @@ def open_calibrated(
         else:
             hours = sampling.MIN_WORDS / sampling.MAX_WORDS_PER_S / sampling.MAX_SHARE / 3600
             decision = too_small(f"the job has less than {hours:.0f} h of audio")
-        decision = replace(decision, ladder=tuple(level.as_dict() for level in ladder))
+        floored = (replace(level, min_logprob=decision.min_logprob) for level in ladder)
+        decision = replace(decision, ladder=tuple(level.as_dict() for level in floored))
         content = decision.as_json()
         store.publish(DECISION, content)
         _log(decision, budget)
@@ -93,7 +94,8 @@ def open_calibrated(
         share=sampling.shadow_share(plan),
         salt=plan_hash,
         calibrated=tuple(
-            draws_of([row for row in rows if row["level"] == rung]) for rung in range(1, len(ladder) + 1)
+            draws_of([row for row in rows if row["level"] == rung], level.min_logprob)
+            for rung, level in enumerate(ladder, 1)
         ),
     )
 

@@ -32,7 +32,7 @@ def summarise_policy(
     sparse = [marker for marker in markers if marker["level"]]
     sample = read_sample(store)
     used = {marker["level"] for marker in sparse}
-    draws = list(draws_of([row for row in sample if row["level"] in used]))
+    draws = list(draws_of([row for row in sample if row["level"] in used], _floor(store)))
     draws += [(marker["shadow_num_errors"], marker["shadow_num_words"]) for marker in sparse]
     errors, words = [draw[0] for draw in draws], [draw[1] for draw in draws]
     dense_s, sparse_s = (_sum(sparse, f"shadow_{kind}_device_s") for kind in ("dense", "sparse"))
@@ -54,6 +54,12 @@ def summarise_policy(
 
 def _levels(markers: Sequence[Mapping[str, Any]]) -> Counter[int]:
     return Counter(marker["level"] for marker in markers if marker["level"] is not None)
+
+
+def _floor(store: Store) -> float | None:
+    """What the job's own calibration found; the sample is there only with one."""
+    content = store.read(DECISION)
+    return json.loads(content).get("min_logprob") if content is not None else None
 
 
 def _reason(store: Store) -> str | None:

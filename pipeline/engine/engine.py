@@ -140,7 +140,14 @@ class Engine:
 
         total = self._model.shape.source_positions
         sounding = [sounding_samples(work.samples) for work in works]
-        return guard.settle(first, retry, self._model.vocabulary, num_positions=total, sounding=sounding)
+        return guard.settle(
+            first,
+            retry,
+            self._model.vocabulary,
+            num_positions=total,
+            sounding=sounding,
+            floors=[None if level is None else level.min_logprob for _, level in windows],
+        )
 
     def _times(self, works: Sequence[Work], settled: Sequence[guard.Settled]) -> Sequence[TokenTimes | None]:
         """The times of each window's tokens; None where they were not asked for or there are no tokens."""

@@ -104,13 +104,23 @@ class Verdict:
     passed: bool
 
 
-def judge(decoding: Decoding, vocabulary: Vocabulary, sounding: Tensor) -> Verdict:
-    """What the gates say of a decoding of a window that sounds where `sounding` says."""
+def judge(
+    decoding: Decoding,
+    vocabulary: Vocabulary,
+    sounding: Tensor,
+    min_logprob: float = MIN_AVG_LOGPROB,
+) -> Verdict:
+    """What the gates say of a decoding of a window that sounds where `sounding` says.
+
+    min_logprob: the mean log-probability below which text does not pass.
+    """
     is_unsure = decoding.avg_logprob < MIN_AVG_LOGPROB
     if is_unsure and decoding.no_speech_prob > MAX_NO_SPEECH_PROB:
         return Verdict(is_silent=True, passed=True)
     text = [token for token in decoding.tokens if token < vocabulary.end]
-    is_repetitive = compression_ratio(vocabulary.decode(text)) > MAX_COMPRESSION_RATIO
+    words = vocabulary.decode(text)
+    is_unsure = is_unsure or (bool(words.strip()) and decoding.avg_logprob < min_logprob)
+    is_repetitive = compression_ratio(words) > MAX_COMPRESSION_RATIO
     is_sound = decoding.ended and not is_unsure and not is_repetitive and find_loop(text) is None
     is_heard = not speaks_in_silence(decoding.tokens, vocabulary, sounding)
     return Verdict(is_silent=False, passed=is_sound and is_heard)
@@ -137,11 +147,14 @@ def settle(
     *,
     num_positions: int,
     sounding: Sequence[Tensor],
+    floors: Sequence[float | None],
 ) -> list[Settled]:
     """Retries what fails, all failing windows together, and picks one decoding for each window.
 
     num_positions: those of a dense window; one with fewer is decoded dense before its temperature rises.
     sounding: where each window sounds, as `judge` takes it.
+    floors: the mean log-probability that a window's first decoding must reach where it is sparse; None for
+        that of all decodings.
     """
     tried = [[decoding] for decoding in first]
     ladders = [_ladder(decoding.num_positions < num_positions) for decoding in first]
@@ -150,7 +163,9 @@ def settle(
         index
         for index in failing
         if len(tried[index]) <= len(ladders[index])
-        and not judge(tried[index][-1], vocabulary, sounding[index]).passed
+        and not judge(
+            tried[index][-1], vocabulary, sounding[index], _floor(tried[index], floors[index], num_positions)
+        ).passed
     ]:
         temperatures = [ladders[index][len(tried[index]) - 1] for index in failing]
         for index, decoding in zip(failing, retry(failing, temperatures), strict=True):
@@ -159,6 +174,12 @@ def settle(
         _settle_one(decodings, vocabulary, where, is_sparse=decodings[0].num_positions < num_positions)
         for decodings, where in zip(tried, sounding, strict=True)
     ]
+
+
+def _floor(tried: Sequence[Decoding], floor: float | None, num_positions: int) -> float:
+    """The mean log-probability that the last decoding must reach."""
+    is_first_sparse = len(tried) == 1 and tried[0].num_positions < num_positions
+    return floor if is_first_sparse and floor is not None else MIN_AVG_LOGPROB
 
 
 def _ladder(is_sparse: bool) -> tuple[float, ...]:

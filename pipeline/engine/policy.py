@@ -25,6 +25,8 @@ class Level:
     sparsity: the share of all positions dropped in every window; None where `share` decides.
     share: kept positions per position that carries sound; None where `sparsity` is given.
     sizes: what `share` is rounded up to, ascending, the last one being all positions.
+    min_logprob: a sparse window whose text has a lower mean log-probability is decoded again dense; None:
+        only where Whisper's own gates say so.
 
     Raises ValueError naming the field and what it may be.
     """
@@ -34,6 +36,7 @@ class Level:
     sparsity: float | None = None
     share: float | None = None
     sizes: tuple[int, ...] = SIZES
+    min_logprob: float | None = None
 
     def __post_init__(self) -> None:
         if (self.sparsity is None) == (self.share is None):
@@ -46,10 +49,17 @@ class Level:
             raise ValueError(f"share is {self.share!r}; it may be any number above 0")
         if not self.sizes or self.sizes[0] < 1 or list(self.sizes) != sorted(set(self.sizes)):
             raise ValueError(f"sizes is {self.sizes!r}; it may be ascending numbers of positions")
+        if self.min_logprob is not None and not self.min_logprob <= 0.0:
+            raise ValueError(f"min_logprob is {self.min_logprob!r}; it may be 0 or any number below")
 
     @property
     def is_dense(self) -> bool:
         return self.sparsity == 0.0
+
+    @property
+    def of_tails(self) -> Level:
+        """The level of what a window's text left over: with `share` dense, so that none is lost twice."""
+        return self if self.share is None else Level(layer=self.layer, sparsity=0.0)
 
     def size_for(self, num_sounding: int) -> int:
         """The smallest size that holds a `share` level's part of the sounding positions, else the largest."""

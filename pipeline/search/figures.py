@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pipeline import scoring
 from pipeline.adaptive.bounds import ERROR_LEVEL, upper_bound
+from pipeline.adaptive.certainty import is_unsure
 from pipeline.evaluation import Truth, ratio_interval
-from pipeline.search.settings import Setting
+from pipeline.search.settings import Condition, Setting
 
 POSITIONS_PER_S = 50
 ALL = "all"
@@ -112,6 +113,44 @@ class Trials:
                     found[trial["setting"]][key] = trial
         return cls(by_setting=found, truths=truths, speech=speech)
 
+    def guarded(self, settings: Sequence[Setting]) -> Trials:
+        """The trials as they are with the floors of the settings' levels, which were tried without.
+
+        An unsure window becomes what dense made of it, and takes the time of both.
+        """
+        dense = dense_names(settings)
+        floors = {s.name: s.level.min_logprob for s in settings if s.level is not None}
+        return replace(
+            self,
+            by_setting={
+                setting.name: {
+                    key: _guarded(
+                        trial, self.by_setting[dense[setting.condition]][key], floors.get(setting.name)
+                    )
+                    for key, trial in self.by_setting[setting.name].items()
+                }
+                for setting in settings
+            },
+        )
+
+
+def _guarded(trial: Mapping[str, Any], dense: Mapping[str, Any], floor: float | None) -> Mapping[str, Any]:
+    is_sparse = trial["kept_positions"] < trial["total_positions"]
+    if not is_sparse or not is_unsure(trial["logprob"], floor):
+        return trial
+    return {
+        **trial,
+        **{name: dense[name] for name in ("text", "num_tokens", "has_loop")},
+        "device_s": trial["device_s"] + dense["device_s"],
+        "retry_device_s": trial["retry_device_s"] + dense["device_s"],
+        "fallback": "; ".join(filter(None, ("dense", trial["fallback"]))),
+    }
+
+
+def dense_names(settings: Sequence[Setting]) -> dict[Condition, str]:
+    """The name of the dense setting under each condition."""
+    return {setting.condition: setting.name for setting in settings if setting.level is None}
+
 
 def figures_of(
     trials: Trials, settings: Sequence[Setting], group: Callable[[str], str] | None = None
@@ -121,9 +160,9 @@ def figures_of(
     group: names the group of a recording_id.
     """
     found = []
-    dense_names = {setting.condition: setting.name for setting in settings if setting.level is None}
+    names = dense_names(settings)
     for setting in settings:
-        dense = dense_names[setting.condition]
+        dense = names[setting.condition]
         windows = _windows(trials, setting.name, dense, group or (lambda _recording_id: ALL))
         recordings = [
             (group(one[0]) if group else ALL, one) for one in _recordings(trials, setting.name, dense)

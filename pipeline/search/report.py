@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.adaptive.certainty import floor_of
 from pipeline.report_page import Table, page
 from pipeline.search import choice
 from pipeline.search import plot as places
@@ -16,7 +17,7 @@ from pipeline.search.driver import Found
 from pipeline.search.figures import ALL, Figures, Interval, Trials, figures_of, finite
 from pipeline.search.parts import Part
 from pipeline.search.picture import draw_png
-from pipeline.search.settings import level_name
+from pipeline.search.settings import level_name, with_floor
 from pipeline.storage import Store
 
 FIGURES, PAGE, PICTURE, POLICY = "search.json", "search.html", "search.png", "policy.json"
@@ -29,6 +30,7 @@ class Outcome:
     question: str
     found: Found
     figures: Sequence[Figures]
+    candidates: Sequence[Candidate]
     front: Sequence[Candidate]
     best: Candidate | None
     wer_budget: float
@@ -49,12 +51,15 @@ def judge(
 ) -> Outcome:
     """The figures of a search, and which of its levels are worth using within the budget."""
     trials = Trials.collect(found.rows, found.truths, found.speech)
-    figures = figures_of(trials, found.settings, group)
-    candidates = choice.candidates(found.settings, figures)
+    dense = trials.by_setting[found.settings[0].name]
+    settings = with_floor(found.settings, floor_of(trial["logprob"] for trial in dense.values()))
+    figures = figures_of(trials.guarded(settings), settings, group)
+    candidates = choice.candidates(settings, figures)
     return Outcome(
         question=question,
         found=found,
         figures=figures,
+        candidates=candidates,
         front=choice.front(candidates),
         best=choice.best(candidates, wer_budget),
         wer_budget=wer_budget,
@@ -112,17 +117,16 @@ def _candidate(one: Candidate) -> dict[str, Any]:
 
 def make_policy(outcome: Outcome) -> choice.Policy:
     """The levels within the budget, with what was measured of them."""
-    found = choice.candidates(outcome.found.settings, outcome.figures)
     options = outcome.found.options
     return choice.policy(
-        found,
+        outcome.candidates,
         outcome.wer_budget,
         model=options.model,
         model_revision=options.model_revision,
         evidence={
             "question": outcome.question,
             "wer_budget": outcome.wer_budget,
-            "measured": [_candidate(one) for one in found],
+            "measured": [_candidate(one) for one in outcome.candidates],
         },
     )
 

@@ -29,6 +29,7 @@ TRIAL = pa.struct(
         _required("device_s", pa.float64()),  # retries included
         _required("retry_device_s", pa.float64()),
         pa.field("fallback", pa.string()),
+        pa.field("logprob", pa.float64()),  # mean per token; null without text, or where it was decoded again
     ]
 )
 FAILURE = pa.struct(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -149,6 +149,16 @@ def grid(
             yield Level(layer=layer, selector=selector, **amount)
 
     return Preset(question="Which of the given settings is worth using?", levels=levels)
+
+
+def with_floor(settings: Sequence[Setting], floor: float | None) -> list[Setting]:
+    """The settings with that `min_logprob` for levels with a share: adaptive jobs have such a floor."""
+    return [
+        setting
+        if setting.level is None or setting.level.share is None
+        else replace(setting, level=replace(setting.level, min_logprob=floor))
+        for setting in settings
+    ]
 
 
 def settings_of(preset: Preset, num_layers: int) -> tuple[list[Setting], list[str]]:

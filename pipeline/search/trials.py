@@ -23,6 +23,7 @@ from pipeline.placed import (
     Transcriber,
     join_text,
     placed_windows,
+    standing_logprob,
     transcribe_windows,
     window_seed,
 )
@@ -204,6 +205,7 @@ def _trial(
         "device_s": sum(result.device_s for result in found),
         "retry_device_s": sum(result.retry_device_s for result in found),
         "fallback": "; ".join(fallbacks) or None,
+        "logprob": standing_logprob(own),
     }
 
 

@@ -113,7 +113,7 @@ def test_a_loop_is_cut_at_its_second_round_with_the_timestamps_inside_it(vocabul
     assert cut_loops([*rounds, time + 50], vocabulary) == kept
 
 
-def run_settle(first, answers, vocabulary, *, is_sparse=False):
+def run_settle(first, answers, vocabulary, *, is_sparse=False, floor=None):
     """Settles with retries from `answers(index, temperature)`; returns results and what was asked."""
     asked = []
 
@@ -123,7 +123,10 @@ def run_settle(first, answers, vocabulary, *, is_sparse=False):
         return [answers(index, temperature) for index in indices]
 
     num_positions, sounding = 3000 if is_sparse else 1500, [LOUD] * len(first)
-    return settle(first, retry, vocabulary, num_positions=num_positions, sounding=sounding), asked
+    found = settle(
+        first, retry, vocabulary, num_positions=num_positions, sounding=sounding, floors=[floor] * len(first)
+    )
+    return found, asked
 
 
 def test_windows_that_pass_are_not_retried(vocabulary):
@@ -137,6 +140,28 @@ def test_a_sparse_window_that_fails_is_decoded_dense_before_any_temperature(voca
     assert asked == [([1], 0.0)]
     assert settled[1].fallback == "dense"
     assert settled[1].decoding is GOOD
+
+
+@pytest.mark.parametrize(("is_sparse", "floor", "asks"), [
+    (True, -0.3, [([1], 0.0)]), (True, -0.6, []), (True, None, []), (False, -0.3, []),
+])  # fmt: skip
+def test_sparse_text_below_the_floor_of_its_level_is_decoded_dense_and_dense_text_is_not(
+    vocabulary, is_sparse, floor, asks
+):
+    sure, unsure = (make_decoding(WORDS[:20], logprob=logprob) for logprob in (-0.1, -0.5))
+    settled, asked = run_settle(
+        [sure, unsure], lambda *_: make_decoding(WORDS[:9], logprob=-0.5), vocabulary,
+        is_sparse=is_sparse, floor=floor,
+    )  # fmt: skip
+    assert asked == asks
+    assert [one.fallback for one in settled] == [None, "dense" if asks else None]
+    assert len(settled[1].tokens) == (9 if asks else 20)
+
+
+def test_a_sparse_window_without_text_is_not_asked_how_sure_it_is(vocabulary):
+    nothing = make_decoding([vocabulary.first_timestamp], logprob=-0.9)
+    settled, asked = run_settle([nothing], None, vocabulary, is_sparse=True, floor=-0.3)
+    assert (asked, settled[0].fallback) == ([], None)
 
 
 def test_a_dense_window_that_fails_gets_the_first_temperature_that_passes(vocabulary):

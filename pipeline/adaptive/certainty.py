@@ -1,0 +1,28 @@
+"""How sure a sparse text must be.
+
+What sparsification spoils shows in the model's own log-probabilities: a window whose sparse text is less sure
+than nearly all dense texts of the same corpus is decoded again dense, which undoes its loss for the price of
+one window. The floor comes from the corpus, since every model and every archive has a scale of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+UNSURE_SHARE = 0.05  # of the dense texts lie below the floor
+
+
+def floor_of(logprobs: Iterable[float | None]) -> float | None:
+    """The mean log-probability that sparse text must reach; None where dense said nothing.
+
+    logprobs: of dense windows (`placed.standing_logprob`).
+    """
+    known = [logprob for logprob in logprobs if logprob is not None]
+    return float(np.quantile(known, UNSURE_SHARE, method="lower")) if known else None
+
+
+def is_unsure(logprob: float | None, floor: float | None) -> bool:
+    """Whether the engine decodes sparse text of this mean log-probability again."""
+    return logprob is not None and floor is not None and logprob < floor
