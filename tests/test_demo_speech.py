@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.demo.batches import IGNORED, LAYOUTS, Batches, Recipe
 from pipeline.demo.features import draw_warp, log_mel
+from pipeline.demo.heldout import write_further
 from pipeline.demo.labels import FRAMES_PER_S, Labeller
 from pipeline.demo.noise import add_echo, add_noise, coloured_noise, degrade
 from pipeline.demo.scenes import HELD_OUT_VARIANTS, TRAIN_VARIANTS, Script, compose
@@ -181,3 +183,27 @@ def test_degraded_speech_never_clips_and_an_echo_comes_late() -> None:
     assert 0.02 * SAMPLE_RATE <= echo[1] - 100 <= 0.15 * SAMPLE_RATE
     speech = 0.9 * coloured_noise(rng, SAMPLE_RATE, 0.5).clip(-1, 1)
     assert max(float(np.abs(degrade(rng, speech)).max()) for _ in range(30)) <= 1.0
+
+
+@needs_speech
+def test_further_windows_are_the_same_bytes_for_a_seed_and_others_for_another(tmp_path):
+    def written(name, seed):
+        rows = write_further(tmp_path / name, seed, 60)
+        files = (tmp_path / name).rglob("*.*")
+        return rows, {
+            str(path.relative_to(tmp_path / name)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        }
+
+    rows, files = written("one", 5)
+    assert {row["set"]: row["num_windows"] for row in rows}["no-speech"] == 100
+    assert all(60 <= row["num_words"] < 200 for row in rows if row["set"] not in ("names", "no-speech"))
+    assert {row["split"] for row in rows} == {"final"}
+    assert (rows, files) == written("two", 5)
+    _, others = written("three", 6)
+    assert not {content for name, content in files.items() if "no-speech" not in name} & set(others.values())
+
+
+def test_the_seed_of_the_held_out_sets_makes_no_further_windows(tmp_path):
+    with pytest.raises(ValueError, match="seed is 202, which made the held-out sets"):
+        write_further(tmp_path, 202, 60)
