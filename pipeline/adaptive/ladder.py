@@ -10,8 +10,8 @@ from pipeline.engine.policy import Level
 SHARES = (1.4, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7)
 # Finer than the engine's own sizes: rounded up to those, a spread-out window would keep a tenth more. Finer
 # still would leave too few windows of one size to fill a GPU's batch. A window that needs more than two
-# thirds of its positions stays dense: from these came two fifths of the loss of a share of 0.85, and a seventh
-# of its saving.
+# thirds of its positions stays dense: two fifths of the loss of a share of 0.85 came from these, and a
+# seventh of its saving.
 SIZES = (400, 500, 600, 700, 800, 900, 1000, 1500)
 
 
