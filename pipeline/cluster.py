@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import os
 import signal
 import threading
@@ -226,7 +227,8 @@ def _cpu_workers(run: RunOptions) -> Workers:
         max_actors=actors,
         gpus_per_actor=0.0,
         # Without room for a commit beside a read, shards are committed only once all of them are read.
-        actor_cpus=min(ACTOR_CPUS, (cpus - READ_CPUS - COMMIT_CPUS) / actors),
+        # Rounded down to what Ray counts in, which would round it up.
+        actor_cpus=min(ACTOR_CPUS, math.floor((cpus - READ_CPUS - COMMIT_CPUS) / actors * 1e4) / 1e4),
         threads_per_actor=max(1, (max(nodes) - READER_CPUS) // actors_per_node),
     )
 

@@ -1,5 +1,6 @@
 """Adaptive sparsity on the bundled model: the same for any batch, and safe where it is far too sparse."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import soundfile
 from fakes import RATE, audio_table, read_recording
 
 from pipeline import commit
-from pipeline.adaptive.calibration import calibrate_unit
+from pipeline.adaptive.calibration import calibrate_unit, guarded
 from pipeline.adaptive.shadow import ShardLevel
 from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.guard import find_loop
@@ -82,6 +83,23 @@ def test_a_batch_of_one_and_of_sixteen_see_the_same_loss_and_the_same_shadow(spe
     assert sum(window["num_words"] for window in samples[0]) > 0
     assert rows[0] == rows[1]
     assert rows[0][1]["num_shadow"] == len(PIECES)
+
+
+def test_what_calibration_makes_of_a_floor_afterwards_is_what_the_engine_does_with_it(engine, speech):
+    level = Level(share=0.5, selector="attention", sizes=(600, 1500))
+
+    def calibrated(one):
+        sample = calibrate_unit(speech, engine, unit=0, language="auto", ladder=(one,), max_errors=1e9)
+        return sample.to_pylist()[0]["windows"]
+
+    found = calibrated(level)
+    lost = sum(row["num_errors"] for row in found)
+    for floor in (-0.5, 0.0):  # one of two lossy windows is below the former
+        expected = [guarded(row, floor)["num_errors"] for row in found]
+        assert [row["num_errors"] for row in calibrated(replace(level, min_logprob=floor))] == expected
+        assert sum(expected) < lost
+        lost = sum(expected)
+    assert lost == 0
 
 
 def without_times(found):

@@ -6,6 +6,7 @@ import hashlib
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ try:
 except SpeechUnavailableError as error:
     MISSING = str(error)
 
+ROOT = Path(__file__).parents[1]
 needs_speech = pytest.mark.skipif(bool(MISSING), reason=MISSING or "libespeak-ng is there")
 
 _FINGERPRINT = """
@@ -204,6 +206,21 @@ def test_further_windows_are_the_same_bytes_for_a_seed_and_others_for_another(tm
     assert not {content for name, content in files.items() if "no-speech" not in name} & set(others.values())
 
 
-def test_the_seed_of_the_held_out_sets_makes_no_further_windows(tmp_path):
+def test_further_windows_are_not_mixed_with_the_held_out_ones(tmp_path):
     with pytest.raises(ValueError, match="seed is 202, which made the held-out sets"):
         write_further(tmp_path, 202, 60)
+    (tmp_path / "final").mkdir()
+    with pytest.raises(ValueError, match="final is there already"):
+        write_further(tmp_path, 5, 60)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--seed", "5", "--output", "out"], "--seed: only with --make-eval"),
+    (["--make-eval", "out", "--words", "60"], "--words: only with --seed"),
+    (["--make-eval", "out", "--seed", "101"], "--seed: seed is 101"),
+])  # fmt: skip
+def test_a_seed_or_words_without_what_they_belong_to_are_wrong_use(options, message, tmp_path):
+    command = [sys.executable, "-m", "jobs.train_demo", *options]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert message in done.stderr

@@ -26,8 +26,9 @@ from pipeline.config import JobOptions, OptionError
 from pipeline.engine.policy import Level
 from pipeline.evaluation import Truth
 from pipeline.search import choice, plot, report
+from pipeline.search.collected import Trials
 from pipeline.search.driver import Found
-from pipeline.search.figures import Trials, figures_of, kept_positions, speech_positions
+from pipeline.search.figures import figures_of, kept_positions, speech_positions
 from pipeline.search.picture import draw_png
 from pipeline.search.schema import SHARD_TRIALS
 from pipeline.search.settings import PRESETS, Condition, Setting, grid, settings_of

@@ -28,7 +28,7 @@ def sample_name(unit: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What the actors need to calibrate: the ladder, and the errors that fail a level for certain."""
+    """What the actors need to calibrate: the ladder, and the errors after which nothing sparser is tried."""
 
     ladder: tuple[Level, ...]
     max_errors: float
@@ -50,8 +50,8 @@ def calibrate_unit(
 ) -> pa.Table:
     """Decode a unit of the sample dense and at every level, mildest first.
 
-    shard: one row of `SHARD_AUDIO`. max_errors: with more errors than this the whole sample fails a level,
-    and what is sparser is not tried. Returns a row of `SAMPLE_RESULT`.
+    shard: one row of `SHARD_AUDIO`. max_errors: a level with more errors than this, before any floor, is the
+    last that is tried. Returns a row of `SAMPLE_RESULT`.
     """
     row = {name: shard.column(name)[0] for name in shard.column_names}
     recordings = row["recordings"].as_py()
@@ -80,7 +80,7 @@ class LevelEvidence:
     """What the sample says of one level.
 
     bound: of the loss. cost: positions kept and those of retries, over the same when dense: what a device
-    takes, without the noise of its clock. Retries that dense would not need count against a level.
+    takes at most, without the noise of its clock. Retries that dense would not need count against a level.
     """
 
     level: int
@@ -184,13 +184,15 @@ def _evidence(rung: int, rows: Sequence[Mapping[str, Any]], budget: float) -> Le
 def guarded(row: Mapping[str, Any], floor: float | None) -> Mapping[str, Any]:
     """A row of `SAMPLE` as it is with that floor: the sample itself is decoded before one is known.
 
-    An unsure window becomes what dense made of it (its tails are dense anyway), and takes the time of both.
+    An unsure window becomes what dense made of it, and takes the time of both: a little more than in a job,
+    where the tails that sparse text left are not decoded then.
     """
     is_sparse = row["kept_positions"] < row["total_positions"]
     if not is_sparse or not is_unsure(row["logprob"], floor):
         return row
     return {
         **row,
+        "logprob": None,
         "num_errors": 0,
         "retried_positions": row["retried_positions"] + row["dense_positions"],
         "sparse_device_s": row["sparse_device_s"] + row["dense_device_s"],

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pipeline.engine.policy import Level
 
 # Kept positions per position that carries sound; what is above 1 is silence, which a decoder needs some of to
-# know where it is. The steps are finest where losses begin (docs/sparsity.md); which of them is used,
-# calibration says.
+# know where it is. Which of them is used, calibration says (docs/sparsity.md).
 SHARES = (1.4, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7)
 # Finer than the engine's own sizes: rounded up to those, a spread-out window would keep a tenth more. Finer
 # still would leave too few windows of one size to fill a GPU's batch. A window that needs more than two

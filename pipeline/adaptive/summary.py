@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.adaptive import bounds
-from pipeline.adaptive.calibration import DECISION, draws_of
+from pipeline.adaptive.calibration import DECISION, draws_of, stored_decision
 from pipeline.adaptive.opening import POLICY, read_sample
+from pipeline.adaptive.running import Draws
 from pipeline.storage import Store
 
 
@@ -32,7 +33,7 @@ def summarise_policy(
     sparse = [marker for marker in markers if marker["level"]]
     sample = read_sample(store)
     used = {marker["level"] for marker in sparse}
-    draws = list(draws_of([row for row in sample if row["level"] in used], _floor(store)))
+    draws = [draw for rung in sorted(used) for draw in _calibrated(store, sample, rung)]
     draws += [(marker["shadow_num_errors"], marker["shadow_num_words"]) for marker in sparse]
     errors, words = [draw[0] for draw in draws], [draw[1] for draw in draws]
     dense_s, sparse_s = (_sum(sparse, f"shadow_{kind}_device_s") for kind in ("dense", "sparse"))
@@ -56,10 +57,13 @@ def _levels(markers: Sequence[Mapping[str, Any]]) -> Counter[int]:
     return Counter(marker["level"] for marker in markers if marker["level"] is not None)
 
 
-def _floor(store: Store) -> float | None:
-    """What the job's own calibration found; the sample is there only with one."""
+def _calibrated(store: Store, sample: Sequence[Mapping[str, Any]], rung: int) -> Draws:
+    """What the job's own calibration saw on a rung; nothing where it had none."""
     content = store.read(DECISION)
-    return json.loads(content).get("min_logprob") if content is not None else None
+    if content is None:
+        return ()
+    ladder, _ = stored_decision(content)
+    return draws_of([row for row in sample if row["level"] == rung], ladder[rung - 1].min_logprob)
 
 
 def _reason(store: Store) -> str | None:

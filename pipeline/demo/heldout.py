@@ -32,7 +32,10 @@ MIN_WORDS = 2050  # normalised, where numbers and short forms join, 2,000 are le
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutSet:
-    """One set: windows are added until it holds `min_words` words and `min_windows` windows."""
+    """One set: windows are added until it holds `min_words` words and `min_windows` windows.
+
+    is_large: has as many words as are asked for.
+    """
 
     name: str
     layout: Layout
@@ -41,6 +44,7 @@ class HeldOutSet:
     min_windows: int = 0
     noisy: bool = False
     unseen_names: float = 0.0
+    is_large: bool = True
 
 
 SETS = (
@@ -49,8 +53,8 @@ SETS = (
     HeldOutSet(name="half", layout="half"),
     HeldOutSet(name="noisy", layout="packed", noisy=True),
     HeldOutSet(name="second-language", layout="packed", language="es"),
-    HeldOutSet(name="names", layout="packed", min_words=500, unseen_names=0.5),
-    HeldOutSet(name="no-speech", layout="empty", min_words=0, min_windows=100),
+    HeldOutSet(name="names", layout="packed", min_words=500, unseen_names=0.5, is_large=False),
+    HeldOutSet(name="no-speech", layout="empty", min_words=0, min_windows=100, is_large=False),
 )
 
 
@@ -73,13 +77,14 @@ def write_further(output: Path, seed: int, min_words: int) -> list[dict[str, obj
         seed: any number that is not one of the splits' own; the same one gives the same bytes.
         min_words: words in each of packed, spread, half, noisy and second-language; the other sets stay as
             they are.
+
+    Raises ValueError for a seed that made the held-out sets, and where `output/final` is there already.
     """
     if seed in _SPLIT_SEEDS.values():
         raise ValueError(f"seed is {seed}, which made the held-out sets; it may be any other number")
-    sets = [
-        replace(held_out, min_words=min_words) if held_out.min_words == MIN_WORDS else held_out
-        for held_out in SETS
-    ]
+    if (output / "final").exists():
+        raise ValueError(f"{output / 'final'} is there already, which other windows would be mixed with")
+    sets = [replace(one, min_words=min_words) if one.is_large else one for one in SETS]
     return _write_split(output, "final", seed, sets)
 
 

@@ -136,6 +136,9 @@ class Engine:
 
         def retry(indices: Sequence[int], temperatures: Sequence[float]) -> list[Decoding]:
             failing = [works[index] for index in indices]
+            for work, temperature in zip(failing, temperatures, strict=True):
+                if temperature == 0 and work.language_probability is not None:
+                    work.language = None  # a sparse pass heard it; dense again is to be what dense would be
             return self._passes.run(failing, [Pass(temperature=t, keeps_hidden=True) for t in temperatures])
 
         total = self._model.shape.source_positions

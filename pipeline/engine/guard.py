@@ -1,6 +1,7 @@
 """Quality gates: what is wrong with a decoding, which retries it gets, and which of them is kept.
 
-A window that fails is decoded again dense (if it was sparse), then at rising temperatures until one passes;
+A window that fails is decoded again dense (if it was sparse; its level may ask for surer text than the gates
+do), then at rising temperatures until one passes;
 if none does, the best mean log-probability wins. A loop that survives is cut at its second round.
 """
 
@@ -114,14 +115,14 @@ def judge(
 
     min_logprob: the mean log-probability below which text does not pass.
     """
-    is_unsure = decoding.avg_logprob < MIN_AVG_LOGPROB
-    if is_unsure and decoding.no_speech_prob > MAX_NO_SPEECH_PROB:
+    logprob = decoding.avg_logprob
+    if logprob < MIN_AVG_LOGPROB and decoding.no_speech_prob > MAX_NO_SPEECH_PROB:
         return Verdict(is_silent=True, passed=True)
-    text = [token for token in decoding.tokens if token < vocabulary.end]
-    words = vocabulary.decode(text)
-    is_unsure = is_unsure or (bool(words.strip()) and decoding.avg_logprob < min_logprob)
-    is_repetitive = compression_ratio(words) > MAX_COMPRESSION_RATIO
-    is_sound = decoding.ended and not is_unsure and not is_repetitive and find_loop(text) is None
+    tokens = [token for token in decoding.tokens if token < vocabulary.end]
+    text = vocabulary.decode(tokens)
+    is_unsure = logprob < (min_logprob if text.strip() else MIN_AVG_LOGPROB)
+    is_repetitive = compression_ratio(text) > MAX_COMPRESSION_RATIO
+    is_sound = decoding.ended and not is_unsure and not is_repetitive and find_loop(tokens) is None
     is_heard = not speaks_in_silence(decoding.tokens, vocabulary, sounding)
     return Verdict(is_silent=False, passed=is_sound and is_heard)
 
@@ -159,13 +160,13 @@ def settle(
     tried = [[decoding] for decoding in first]
     ladders = [_ladder(decoding.num_positions < num_positions) for decoding in first]
     failing = list(range(len(first)))
+
+    def passes(index: int) -> bool:
+        floor = _floor(tried[index], floors[index], num_positions)
+        return judge(tried[index][-1], vocabulary, sounding[index], floor).passed
+
     while failing := [
-        index
-        for index in failing
-        if len(tried[index]) <= len(ladders[index])
-        and not judge(
-            tried[index][-1], vocabulary, sounding[index], _floor(tried[index], floors[index], num_positions)
-        ).passed
+        index for index in failing if len(tried[index]) <= len(ladders[index]) and not passes(index)
     ]:
         temperatures = [ladders[index][len(tried[index]) - 1] for index in failing]
         for index, decoding in zip(failing, retry(failing, temperatures), strict=True):
@@ -177,9 +178,9 @@ def settle(
 
 
 def _floor(tried: Sequence[Decoding], floor: float | None, num_positions: int) -> float:
-    """The mean log-probability that the last decoding must reach."""
+    """The mean log-probability that the text of the last decoding must reach."""
     is_first_sparse = len(tried) == 1 and tried[0].num_positions < num_positions
-    return floor if is_first_sparse and floor is not None else MIN_AVG_LOGPROB
+    return max(floor, MIN_AVG_LOGPROB) if is_first_sparse and floor is not None else MIN_AVG_LOGPROB
 
 
 def _ladder(is_sparse: bool) -> tuple[float, ...]:

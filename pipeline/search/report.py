@@ -13,8 +13,9 @@ from pipeline.report_page import Table, page
 from pipeline.search import choice
 from pipeline.search import plot as places
 from pipeline.search.choice import Candidate
+from pipeline.search.collected import Trials
 from pipeline.search.driver import Found
-from pipeline.search.figures import ALL, Figures, Interval, Trials, figures_of, finite
+from pipeline.search.figures import ALL, Figures, Interval, figures_of, finite
 from pipeline.search.parts import Part
 from pipeline.search.picture import draw_png
 from pipeline.search.settings import level_name, with_floor
@@ -157,6 +158,11 @@ def remarks(outcome: Outcome) -> list[str]:
         if outcome.best
         else f"No level is both faster than dense and surely within a loss of {budget}."
     ]
+    for floor in sorted({one.level.min_logprob for one in outcome.candidates} - {None}, key=str):
+        lines.append(
+            f"Levels with a share: text with a mean log-probability below {floor} counts as dense made it, "
+            "with the time of both."
+        )
     if outcome.found.left_out:
         lines.append(f"Left out, their layer is above the model's: {', '.join(outcome.found.left_out)}.")
     if outcome.num_failed:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -113,15 +117,31 @@ def test_levels_that_the_model_cannot_do_are_refused(model_folder, levels, messa
 @pytest.mark.parametrize(
     "wrong",
     [{}, {"share": 0.5, "sparsity": 0.5}, {"share": 0}, {"sparsity": 1.0}, {"share": 1, "sizes": (3, 2)},
-     {"sparsity": 0.5, "layer": 0}],
+     {"sparsity": 0.5, "layer": 0}, {"share": 1, "min_logprob": 0.1}, {"share": 1, "min_logprob": math.nan}],
 )  # fmt: skip
 def test_settings_that_mean_nothing_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"level has either|(share|sparsity|sizes|layer) is"):
+    with pytest.raises(ValueError, match=r"level has either|(share|sparsity|sizes|layer|min_logprob) is"):
         Level(**wrong)
 
 
-def test_a_level_survives_a_file():
-    assert Level.from_dict(SHARE.as_dict()) == SHARE
+@pytest.mark.parametrize("floor", [None, -0.25])
+def test_a_level_survives_a_file(floor):
+    level = replace(SHARE, min_logprob=floor)
+    stored = json.loads(json.dumps(level.as_dict()))
+    assert Level.from_dict(stored) == level
+    del stored["min_logprob"]
+    assert Level.from_dict(stored) == SHARE
+
+
+def test_sparse_text_below_the_floor_is_what_dense_says_and_hears_its_language_again(model_folder):
+    folder = model_folder(MINI)
+    windows = [window for window in WINDOWS[1:3] if len(window)]
+    dense = transcribe(folder, windows, levels=None)
+    floored = transcribe(folder, windows, levels=replace(SHARE, min_logprob=0.0))
+    assert {result.fallback.split("+")[0] for result in floored} == {"dense"}
+    assert [(r.text, r.language, r.language_probability) for r in floored] == [
+        (r.text, r.language, r.language_probability) for r in dense
+    ]
 
 
 @given(share=st.floats(0.05, 3.0), num=st.integers(0, 1500))
