@@ -37,7 +37,10 @@ Progress = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What one decoder made of a stretch; its samples are bytes of the output from `first_byte` on."""
+    """What one decoder made of a stretch; its samples are bytes of the output from `first_byte` on.
+
+    The output may hold samples of an earlier recording: it is written from where it stands.
+    """
 
     decoded_by: str
     first_byte: int
@@ -200,7 +203,7 @@ def _attempt(
 ) -> Attempt:
     """Run one decoder; what it wrote before it failed is kept."""
     conversion = Conversion(request)
-    first_byte = os.lseek(output, 0, os.SEEK_END)
+    first_byte = os.lseek(output, 0, os.SEEK_CUR)
     stream: Stream | None = None
     failure, num_broken = None, 0
     try:
