@@ -61,18 +61,14 @@ def read_shard(plan: pa.Table, *, options: ReadOptions, this_round: Round) -> pa
     unit = attempts.unit_of(row["shard_id"], row["attempt"], row["rows"])
     with this_round.marked(unit):
         audio = _reader(options).read(row["shard_id"], row["attempt"], row["rows"])
-    recordings = audio.column("recordings").combine_chunks().flatten()
-    columns = (
-        recordings.field(name).to_pylist() for name in ("error_type", "error_message", "partial", "uri")
-    )
-    for error_type, message, partial, uri in zip(*columns, strict=True):
-        if error_type is not None:
-            log.warning("%s: %s", error_type, message)
+    for recording in audio.column("recordings")[0].as_py():
+        if recording["error_type"] is not None:
+            log.warning("%s: %s", recording["error_type"], recording["error_message"])
             continue
-        if partial:
-            log.warning("partial: %s: damaged or shorter than it declares", printable(uri))
-        if message is not None:
-            log.warning("bad samples: %s", message)
+        if recording["partial"]:
+            log.warning("partial: %s: damaged or shorter than it declares", printable(recording["uri"]))
+        if recording["error_message"] is not None:
+            log.warning("bad samples: %s", recording["error_message"])
     return audio.select(SHARD_AUDIO.names).cast(SHARD_AUDIO)
 
 

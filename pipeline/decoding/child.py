@@ -37,10 +37,7 @@ Progress = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What one decoder made of a stretch; its samples are bytes of the output from `first_byte` on.
-
-    The output may hold samples of an earlier recording: it is written from where it stands.
-    """
+    """What one decoder made of a stretch; its samples are bytes of the output from `first_byte` on."""
 
     decoded_by: str
     first_byte: int
@@ -203,7 +200,7 @@ def _attempt(
 ) -> Attempt:
     """Run one decoder; what it wrote before it failed is kept."""
     conversion = Conversion(request)
-    first_byte = os.lseek(output, 0, os.SEEK_CUR)
+    first_byte = os.lseek(output, 0, os.SEEK_END)
     stream: Stream | None = None
     failure, num_broken = None, 0
     try:

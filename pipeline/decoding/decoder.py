@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -34,9 +35,6 @@ from pipeline.decoding.types import (
 
 START_S = 120.0  # the child imports numpy, soundfile, PyAV and soxr: 0.5 s, minutes on a starved machine
 CODE_ROOT = Path(__file__).parents[2]
-REUSED_BYTES = (
-    4 << 20
-)  # two minutes: of short recordings a new file each was a fifth of what reading them cost
 
 # One thread, or BLAS spins on small products. glibc keeps what numpy frees: taking its pages anew costs
 # 1.5 CPU-s for an hour of voice activity.
@@ -59,9 +57,6 @@ class AudioDecoder:
     def __init__(self, limits: DecodeLimits | None = None) -> None:
         self.limits = limits or DecodeLimits()
         self._child: _Child | None = None
-        self._output: int | None = (
-            None  # takes the samples of one recording after the other, while they are few
-        )
 
     def __enter__(self) -> AudioDecoder:
         return self
@@ -73,15 +68,9 @@ class AudioDecoder:
 
     def close(self) -> None:
         """End the child."""
-        self._drop_output()
         if self._child is not None:
             self._child.end()
             self._child = None
-
-    def _drop_output(self) -> None:
-        if self._output is not None:
-            os.close(self._output)
-            self._output = None
 
     def decode(
         self,
@@ -112,7 +101,9 @@ class AudioDecoder:
             max_rate=limits.max_rate,
             max_channels=limits.max_channels,
         )
-        answer, samples = self._decode(source, request)
+        with _anonymous_file() as output:
+            answer = self._decode(source, request, output)
+            samples = _mapped_samples(output, answer)
         return Decoded(
             samples=samples,
             offset_s=offset_s,
@@ -139,20 +130,10 @@ class AudioDecoder:
                 file.seek(0)
                 return [[(start, end) for start, end in spans] for spans in json.load(file)]
 
-    def _decode(self, source: Source, request: Request) -> tuple[dict[str, Any], np.ndarray]:
-        """What the child answers, and the samples, int16 [channels, time]."""
-        if self._output is None:
-            self._output = _new_file()
-        output = self._output
-        os.lseek(output, 0, os.SEEK_SET)  # the child writes from there on
-        message = {"request": vars(request), "start": source.start, "length": source.length}
+    def _decode(self, source: Source, request: Request, output: int) -> dict[str, Any]:
+        message = {"request": asdict(request), "start": source.start, "length": source.length}
         deadline_s = self.limits.deadline_s(request.offset_s + request.max_s)
-        try:
-            answer = self._ask(message, [source.fd, output], deadline_s, self.limits.stall_s, source.name)
-            return answer, _samples(output, answer)
-        finally:
-            if self._output is not None and os.fstat(output).st_size > REUSED_BYTES:
-                self._drop_output()
+        return self._ask(message, [source.fd, output], deadline_s, self.limits.stall_s, source.name)
 
     def _ask(
         self, message: dict[str, Any], descriptors: list[int], deadline_s: float, stall_s: float, name: str
@@ -244,17 +225,14 @@ class _Child:
         self._process.wait()
 
 
-def _new_file() -> int:
-    """The descriptor of a file without a name, in memory where the system has such."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("earshard-samples")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
 @contextmanager
 def _anonymous_file() -> Iterator[int]:
-    descriptor = _new_file()
+    """The descriptor of a file without a name, in memory where the system has such."""
+    if not hasattr(os, "memfd_create"):
+        with tempfile.TemporaryFile() as file:
+            yield file.fileno()
+        return
+    descriptor = os.memfd_create("earshard-samples")
     try:
         yield descriptor
     finally:
@@ -268,15 +246,11 @@ def _declared_s(source: Source, of_file_s: float | None) -> float | None:
     return None if of_file_s is None else of_file_s - source.from_s
 
 
-def _samples(output: int, answer: dict[str, Any]) -> np.ndarray:
-    """The samples in the output, int16 [channels, time]: a copy of few, since the file is used again."""
+def _mapped_samples(output: int, answer: dict[str, Any]) -> np.ndarray:
+    """The samples in the output, int16 [channels, time], without a copy."""
     num_samples, num_channels = answer["num_samples"], answer["num_channels"]
     if not num_samples:
         return np.zeros((num_channels, 0), np.int16)
-    num, first = num_samples * num_channels, answer["first_byte"]
-    if os.fstat(output).st_size <= REUSED_BYTES:
-        samples = np.frombuffer(os.pread(output, 2 * num, first), np.int16, count=num)
-    else:
-        mapped = mmap.mmap(output, 0, access=mmap.ACCESS_READ)
-        samples = np.frombuffer(mapped, np.int16, count=num, offset=first)
+    mapped = mmap.mmap(output, 0, access=mmap.ACCESS_READ)
+    samples = np.frombuffer(mapped, np.int16, count=num_samples * num_channels, offset=answer["first_byte"])
     return samples.reshape(num_samples, num_channels).T
