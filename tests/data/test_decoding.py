@@ -65,6 +65,25 @@ def test_every_kind_of_wav_is_read(decoder, tmp_path, subtype):
     assert (found.decoded_by, found.partial, found.ended) == ("soundfile", False, True)
 
 
+def test_samples_stay_as_they_are_when_other_recordings_are_decoded(tmp_path):
+    lengths_s = (3, 1, 200, 2, 5)
+    paths = [
+        write(tmp_path / f"{n}.wav", vowels(1 + n)[: RATE // 2].repeat(2 * s))
+        for n, s in enumerate(lengths_s)
+    ]
+    broken = tmp_path / "b.wav"
+    broken.write_bytes(wav_bytes(vowels(1))[:30])
+    with AudioDecoder() as decoder:
+        together = [decode(decoder, path).samples for path in paths]
+        assert error_of(decoder, broken) == "corrupt"
+        again = decode(decoder, paths[0]).samples
+    for path, found, seconds in zip(paths, together, lengths_s, strict=True):
+        assert found.shape == (1, seconds * RATE)
+        with AudioDecoder() as alone:
+            assert np.array_equal(decode(alone, path).samples, found)
+    assert np.array_equal(again, together[0])
+
+
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.mp3", "a.aiff", "a.caf", "a.w64", "a.au"])
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
 def test_every_container_is_read_at_any_rate(decoder, tmp_path, name, rate):
