@@ -24,13 +24,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("earshard")
 
-READ_CPUS = 1.0
+# A read has a core of its own: threads that share one with it wait for each other at every operation. On 2
+# cores one thread decoded five times as fast as two while the other core was busy.
+READ_CPUS = 1
 COMMIT_CPUS = 0.25  # differs from the others': stages of equal resources are fused and run serially
 ACTOR_CPUS = 0.5  # at most, an actor's host work; its share of a CPU device is set by its threads
 MIN_LOCAL_CPUS = 2  # a CPU must be left for the reads beside an actor
-# Threads that share a core with a reader wait for each other at every operation: on 2 cores one thread
-# decoded five times as fast as two while the other core was busy.
-READER_CPUS = 1
 OPEN_HEAD = "EARSHARD_OPEN_HEAD"
 ASK_S = 5.0
 # While one shard is short of windows, or has texts to write, the other fills the device. More would only make
@@ -220,8 +219,9 @@ def _cpu_workers(run: RunOptions) -> Workers:
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     cpus, actors = sum(nodes), run.max_actors or 1
     actors_per_node = -(-actors // len(nodes))
-    if actors * ACTOR_CPUS > cpus - 1:
-        raise OptionError(f"--actors {actors}: must be at most {int((cpus - 1) / ACTOR_CPUS)} on {cpus} CPUs")
+    most = int((cpus - READ_CPUS) / ACTOR_CPUS)
+    if actors > most:
+        raise OptionError(f"--actors {actors}: must be at most {most} on {cpus} CPUs")
     return Workers(
         min_actors=run.min_actors or 1,
         max_actors=actors,
@@ -229,7 +229,7 @@ def _cpu_workers(run: RunOptions) -> Workers:
         # Without room for a commit beside a read, shards are committed only once all of them are read.
         # Rounded down to what Ray counts in, which would round it up.
         actor_cpus=min(ACTOR_CPUS, math.floor((cpus - READ_CPUS - COMMIT_CPUS) / actors * 1e4) / 1e4),
-        threads_per_actor=max(1, (max(nodes) - READER_CPUS) // actors_per_node),
+        threads_per_actor=max(1, (max(nodes) - READ_CPUS) // actors_per_node),
     )
 
 

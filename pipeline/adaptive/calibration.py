@@ -160,7 +160,7 @@ def decide(rows: Sequence[Mapping[str, Any]], num_levels: int, budget: float) ->
 
 
 def _evidence(rung: int, rows: Sequence[Mapping[str, Any]], budget: float) -> LevelEvidence:
-    draws = draws_of(rows, None)
+    draws = _draws(rows)
     bound = bounds.upper_bound(
         [errors for errors, _ in draws], [words for _, words in draws], error_level=bounds.CALIBRATION_ERROR
     )
@@ -187,22 +187,25 @@ def guarded(row: Mapping[str, Any], floor: float | None) -> Mapping[str, Any]:
     An unsure window becomes what dense made of it, and takes the time of both: a little more than in a job,
     where the tails that sparse text left are not decoded then.
     """
-    is_sparse = row["kept_positions"] < row["total_positions"]
-    if not is_sparse or not is_unsure(row["logprob"], floor):
+    if not is_unsure(row, floor):
         return row
     return {
         **row,
-        "logprob": None,
         "num_errors": 0,
         "retried_positions": row["retried_positions"] + row["dense_positions"],
         "sparse_device_s": row["sparse_device_s"] + row["dense_device_s"],
     }
 
 
-def draws_of(rows: Sequence[Mapping[str, Any]], floor: float | None) -> Draws:
-    """Errors and words of each window with that floor, in the order of unit and place."""
-    ordered = sorted(
-        (guarded(row, floor) for row in rows),
-        key=lambda row: (row["unit"], row["recording_id"], row["start_s"]),
+def draws_of(rows: Sequence[Mapping[str, Any]], ladder: Sequence[Level]) -> tuple[Draws, ...]:
+    """What rows of `SAMPLE` say of each level of the ladder, with its floor, from rung 1 on."""
+    return tuple(
+        _draws([guarded(row, level.min_logprob) for row in rows if row["level"] == rung])
+        for rung, level in enumerate(ladder, 1)
     )
+
+
+def _draws(rows: Sequence[Mapping[str, Any]]) -> Draws:
+    """Errors and words of each window, in the order of unit and place."""
+    ordered = sorted(rows, key=lambda row: (row["unit"], row["recording_id"], row["start_s"]))
     return tuple((row["num_errors"], row["num_words"]) for row in ordered)

@@ -7,7 +7,8 @@ one window. The floor comes from the corpus, since every model and every archive
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,10 @@ def floor_of(logprobs: Iterable[float | None]) -> float | None:
     return round(float(np.quantile(known, UNSURE_SHARE, method="lower")), 3) if known else None
 
 
-def is_unsure(logprob: float | None, floor: float | None) -> bool:
-    """Whether the engine decodes sparse text of this mean log-probability again."""
-    return logprob is not None and floor is not None and logprob < floor
+def is_unsure(row: Mapping[str, Any], floor: float | None) -> bool:
+    """Whether the engine would decode a window again, for the text that it has at a level.
+
+    row: its `logprob` (`placed.standing_logprob`), `kept_positions` and `total_positions`, by these names.
+    """
+    logprob, is_sparse = row["logprob"], row["kept_positions"] < row["total_positions"]
+    return is_sparse and logprob is not None and floor is not None and logprob < floor

@@ -86,17 +86,13 @@ def open_calibrated(
         store.publish(DECISION, content)
         _log(decision, budget)
     ladder, start = stored_decision(content)
-    rows = read_sample(store)
     return RunningPolicy(
         ladder=ladder,
         start=start,
         budget=budget,
         share=sampling.shadow_share(plan),
         salt=plan_hash,
-        calibrated=tuple(
-            draws_of([row for row in rows if row["level"] == rung], level.min_logprob)
-            for rung, level in enumerate(ladder, 1)
-        ),
+        calibrated=draws_of(read_sample(store), ladder),
     )
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from pipeline.adaptive import bounds
 from pipeline.adaptive.calibration import DECISION, draws_of, stored_decision
 from pipeline.adaptive.opening import POLICY, read_sample
-from pipeline.adaptive.running import Draws
 from pipeline.storage import Store
 
 
@@ -33,7 +32,9 @@ def summarise_policy(
     sparse = [marker for marker in markers if marker["level"]]
     sample = read_sample(store)
     used = {marker["level"] for marker in sparse}
-    draws = [draw for rung in sorted(used) for draw in _calibrated(store, sample, rung)]
+    content = store.read(DECISION)
+    calibrated = draws_of(sample, stored_decision(content)[0]) if content is not None else ()
+    draws = [draw for rung, found in enumerate(calibrated, 1) if rung in used for draw in found]
     draws += [(marker["shadow_num_errors"], marker["shadow_num_words"]) for marker in sparse]
     errors, words = [draw[0] for draw in draws], [draw[1] for draw in draws]
     dense_s, sparse_s = (_sum(sparse, f"shadow_{kind}_device_s") for kind in ("dense", "sparse"))
@@ -41,7 +42,7 @@ def summarise_policy(
     bound = bounds.upper_bound(errors, words, error_level=bounds.REPORT_ERROR) if sum(words) else None
     return {
         "wer_budget": budget,
-        "reason": _reason(store),
+        "reason": _reason(store, content),
         "levels": {str(rung): num for rung, num in sorted(_levels(markers).items())},
         "loss": sum(errors) / sum(words) if sum(words) else None,
         "loss_bound": bound,
@@ -57,19 +58,9 @@ def _levels(markers: Sequence[Mapping[str, Any]]) -> Counter[int]:
     return Counter(marker["level"] for marker in markers if marker["level"] is not None)
 
 
-def _calibrated(store: Store, sample: Sequence[Mapping[str, Any]], rung: int) -> Draws:
-    """What the job's own calibration saw on a rung; nothing where it had none."""
-    content = store.read(DECISION)
-    if content is None:
-        return ()
-    ladder, _ = stored_decision(content)
-    return draws_of([row for row in sample if row["level"] == rung], ladder[rung - 1].min_logprob)
-
-
-def _reason(store: Store) -> str | None:
-    content = store.read(DECISION)
-    if content is not None:
-        return json.loads(content)["reason"]
+def _reason(store: Store, decision: bytes | None) -> str | None:
+    if decision is not None:
+        return json.loads(decision)["reason"]
     return "a policy file" if store.read(POLICY) is not None else None
 
 

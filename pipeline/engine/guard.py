@@ -1,8 +1,8 @@
 """Quality gates: what is wrong with a decoding, which retries it gets, and which of them is kept.
 
-A window that fails is decoded again dense (if it was sparse; its level may ask for surer text than the gates
-do), then at rising temperatures until one passes;
-if none does, the best mean log-probability wins. A loop that survives is cut at its second round.
+A window that fails is decoded again dense if it was sparse (its level may ask for surer text than the gates
+do), then at rising temperatures until one passes; if none does, the best mean log-probability wins. A loop
+that survives is cut at its second round.
 """
 
 from __future__ import annotations

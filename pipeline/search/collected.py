@@ -62,9 +62,8 @@ class Trials:
 
 
 def _guarded(trial: Mapping[str, Any], dense: Mapping[str, Any], floor: float | None) -> Mapping[str, Any]:
-    is_sparse = trial["kept_positions"] < trial["total_positions"]
     is_same_language = trial["language"] == dense["language"]  # else dense would decode it in the other one
-    if not (is_sparse and is_same_language and is_unsure(trial["logprob"], floor)):
+    if not (is_same_language and is_unsure(trial, floor)):
         return trial
     return {
         **trial,

@@ -158,7 +158,9 @@ def remarks(outcome: Outcome) -> list[str]:
         if outcome.best
         else f"No level is both faster than dense and surely within a loss of {budget}."
     ]
-    for floor in sorted({one.level.min_logprob for one in outcome.candidates} - {None}, key=str):
+    floors = (one.level.min_logprob for one in outcome.candidates)
+    floor = next((floor for floor in floors if floor is not None), None)  # they all have the same
+    if floor is not None:
         lines.append(
             f"Levels with a share: text with a mean log-probability below {floor} counts as dense made it, "
             "with the time of both."
