@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import takewhile
 from types import TracebackType
 from typing import Any, Literal
 
@@ -12,8 +14,16 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.decoded_shard import DecodedShard, Stretch
-from pipeline.decoding import SAMPLE_RATE, AudioDecoder, Decoded, DecodeError, DecodeLimits, Source
-from pipeline.planning import MIN_PART_S, part_seconds
+from pipeline.decoding import (
+    MAX_TOGETHER,
+    SAMPLE_RATE,
+    AudioDecoder,
+    Decoded,
+    DecodeError,
+    DecodeLimits,
+    Source,
+)
+from pipeline.planning import MIN_PART_S, estimate_s, part_seconds
 from pipeline.sources.opening import open_row
 from pipeline.windows import Window, cut_windows, even_windows, find_cut
 
@@ -21,6 +31,7 @@ HALF_MINUTE_S = 30.0
 MIN_BYTES_PER_S = 500  # a declared length that means less is not believed
 BATCH_S = 900.0  # seconds of audio whose speech is looked for together: short recordings share the work
 MAX_SPLIT_CHANNELS = 8  # a part of an hour then holds 920 MB
+SHORT_S = 30.0  # recordings that seem no longer are decoded several at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +74,14 @@ class ShardReader:
         used_s = added_s = 0.0
         full = False
         waiting: list[tuple[Mapping[str, Any], Stretch | DecodeError]] = []
-        for row in rows:
+        ahead: dict[int, Decoded | DecodeError | None] = {}
+        for index, row in enumerate(rows):
             try:
                 if full:
                     raise DoesNotFit
-                stretch = self._stretch(row, self._capacity_s - used_s if used_s else None)
+                if index not in ahead:
+                    ahead = dict(enumerate(self._decode_ahead(rows[index : index + MAX_TOGETHER]), index))
+                stretch = self._stretch(row, self._capacity_s - used_s if used_s else None, ahead[index])
             except DoesNotFit:
                 full = True
                 shard.overflow.append(dict(row))
@@ -86,8 +100,43 @@ class ShardReader:
         self._add(shard, waiting)
         return shard.table(shard_id, attempt)
 
-    def _stretch(self, row: Mapping[str, Any], room_s: float | None) -> Stretch:
-        """Decode one row. `room_s` is None for the first of a shard. Raises `DecodeError`, `DoesNotFit`."""
+    def _decode_ahead(self, rows: Sequence[Mapping[str, Any]]) -> list[Decoded | DecodeError | None]:
+        """What the first of these rows decode to, together where they are short.
+
+        None: it is to be decoded by itself. One at least; fewer than `rows` where some are not short.
+        """
+        is_mixed = self.options.channels == "mix"
+        short = list(takewhile(lambda row: is_mixed and _seems_short(row), rows))
+        if len(short) < 2:
+            return [None]
+        found: list[Decoded | DecodeError | None] = [None] * len(short)
+        sources: dict[int, Source] = {}
+        with ExitStack() as opened:
+            for index, row in enumerate(short):
+                try:
+                    source = open_row(row, max_bytes=self._decoder.limits.max_bytes)
+                    sources[index] = opened.enter_context(source)
+                except DecodeError as error:
+                    found[index] = error.with_traceback(None)
+            outcomes = self._decoder.decode_starts(list(sources.values()), 2 * SHORT_S)
+        for index, outcome in zip(sources, outcomes, strict=True):
+            if isinstance(outcome, DecodeError) or outcome.ended:
+                found[index] = outcome
+        return found
+
+    def _stretch(
+        self, row: Mapping[str, Any], room_s: float | None, ahead: Decoded | DecodeError | None
+    ) -> Stretch:
+        """Decode one row, unless it was ahead of its turn.
+
+        `room_s` is None for the first of a shard. Raises `DecodeError`, `DoesNotFit`.
+        """
+        if isinstance(ahead, DecodeError):
+            raise ahead
+        if ahead is not None:
+            if room_s is not None and ahead.duration_s > room_s:
+                raise DoesNotFit
+            return Stretch(audio=ahead, start_s=0.0, whole=True)
         with open_row(row, max_bytes=self._decoder.limits.max_bytes) as source:
             num_channels = self._num_channels(source)
             start_s = self._cut_near(source, row["offset_s"])
@@ -204,3 +253,9 @@ class ShardReader:
             return [even_windows(len(samples) / SAMPLE_RATE) for samples in channels]
         spans = self._decoder.speech_spans(channels)
         return [cut_windows(speech, samples) for speech, samples in zip(spans, channels, strict=True)]
+
+
+def _seems_short(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a whole recording of at most `SHORT_S`, as far as its bytes tell."""
+    is_whole = row["part"] == 0 and row["duration_s"] is None
+    return is_whole and estimate_s(row["uri"], row["member"], row["bytes"], None) <= SHORT_S

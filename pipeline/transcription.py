@@ -51,8 +51,11 @@ def transcribe_shard(
     shadow, shadow_s = Shadow(), 0.0
     if sparsity is not None:
         shadow, shadow_s = cast_shadow(windows, results, recordings, engine, sparsity)
+    by_recording: defaultdict[int, list[PlacedResult]] = defaultdict(list)
+    for done in results:
+        by_recording[done.window.recording].append(done)
     transcripts = [
-        _transcript(recording, [r for r in results if r.window.recording == index], row, engine.model_name)
+        _transcript(recording, by_recording[index], row, engine.model_name)
         for index, recording in enumerate(recordings)
     ]
     measures = {

@@ -5,6 +5,23 @@ the container, `readers` are soundfile and PyAV, `conversion` mixes and resample
 """
 
 from pipeline.decoding.decoder import AudioDecoder
-from pipeline.decoding.types import SAMPLE_RATE, Decoded, DecodeError, DecodeLimits, Request, Source
+from pipeline.decoding.types import (
+    MAX_TOGETHER,
+    SAMPLE_RATE,
+    Decoded,
+    DecodeError,
+    DecodeLimits,
+    Request,
+    Source,
+)
 
-__all__ = ["SAMPLE_RATE", "AudioDecoder", "DecodeError", "DecodeLimits", "Decoded", "Request", "Source"]
+__all__ = [
+    "MAX_TOGETHER",
+    "SAMPLE_RATE",
+    "AudioDecoder",
+    "DecodeError",
+    "DecodeLimits",
+    "Decoded",
+    "Request",
+    "Source",
+]

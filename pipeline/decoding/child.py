@@ -1,8 +1,8 @@
 """What the decoder's process runs: one request after the other over a socket, until it is closed.
 
-A request is one JSON message with two file descriptors, the input and the file for the output: a recording
-and its samples, or samples and where there is speech in them. The answer is one JSON object, after a sign
-of life now and then. Nothing here opens a name.
+A request is one JSON message with file descriptors, the file for the output and the inputs: recordings and
+their samples, or samples and where there is speech in them. The answer is one JSON object, after a sign of
+life now and then. Nothing here opens a name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ import numpy as np
 from pipeline.decoding.conversion import Conversion, too_long
 from pipeline.decoding.readers import Block, PyavReader, Stream, open_range, open_soundfile
 from pipeline.decoding.sniffing import Container, is_cut_short, sniff
-from pipeline.decoding.types import ALIVE, MAX_MESSAGE, READY, DecodeError, Request, one_line
+from pipeline.decoding.types import (
+    ALIVE,
+    MAX_MESSAGE,
+    MAX_TOGETHER,
+    READY,
+    DecodeError,
+    Request,
+    one_line,
+)
 from pipeline.voice_activity import VoiceActivity
 
 OUT_OF_MEMORY = "needs more memory than decoding may take"
@@ -58,7 +66,7 @@ def main() -> None:
     connection.send(READY)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes a line for every broken frame
     while True:
-        message, descriptors, _, _ = socket.recv_fds(connection, MAX_MESSAGE, 2)
+        message, descriptors, _, _ = socket.recv_fds(connection, MAX_MESSAGE, 1 + MAX_TOGETHER)
         if not message:
             return
         answer = _answer(json.loads(message), descriptors, _Heartbeat(connection))
@@ -99,21 +107,37 @@ class _Heartbeat:
 
 
 def _answer(message: dict[str, Any], descriptors: list[int], progress: Progress) -> dict[str, Any]:
-    source, output = descriptors
+    output, *inputs = descriptors
     cpu_s = math.ceil(time.process_time() + message["cpu_s"])
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     try:
         if "speech_in" in message:
-            return _find_speech(source, message["speech_in"], output)
-        request = Request(**message["request"])
-        best = decode(source, message["start"], message["length"], request, output, progress)
-    except DecodeError as error:
-        return {"error_type": error.error_type, "message": str(error)}
+            return _find_speech(inputs[0], message["speech_in"], output)
+        recordings = zip(inputs, message["recordings"], strict=True)
+        return {"outcomes": [_outcome(source, wanted, output, progress) for source, wanted in recordings]}
     except MemoryError:
-        return {"error_type": "crashed", "message": OUT_OF_MEMORY, "out_of_memory": True}
+        return {**_failure("crashed", OUT_OF_MEMORY), "out_of_memory": True}
+    except Exception as error:  # of voice activity
+        return _failure("corrupt", f"{type(error).__name__}: {one_line(error)}")
+
+
+def _outcome(source: int, wanted: dict[str, Any], output: int, progress: Progress) -> dict[str, Any]:
+    """What became of one recording."""
+    try:
+        best = decode(
+            source, wanted["start"], wanted["length"], Request(**wanted["request"]), output, progress
+        )
+    except DecodeError as error:
+        return _failure(error.error_type, str(error))
+    except MemoryError:
+        raise
     except Exception as error:  # a decoder's own error that it does not document; the file is at fault
-        return {"error_type": "corrupt", "message": f"{type(error).__name__}: {one_line(error)}"}
-    return {name: getattr(best, name) for name in ANSWER}
+        return _failure("corrupt", f"{type(error).__name__}: {one_line(error)}")
+    return {name: getattr(best, name) for name in OUTCOME}
+
+
+def _failure(error_type: str, message: str) -> dict[str, Any]:
+    return {"error_type": error_type, "message": message}
 
 
 def _find_speech(source: int, lengths: list[int], output: int) -> dict[str, Any]:
@@ -132,7 +156,7 @@ def _voice_activity() -> VoiceActivity:
     return VoiceActivity()
 
 
-ANSWER = (
+OUTCOME = (
     *("decoded_by", "first_byte", "num_samples", "num_channels"),
     *("num_bad_samples", "declared_s", "ended", "damaged"),
 )

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -85,32 +84,29 @@ class AudioDecoder:
         `mix` takes the mean of the channels, `split` keeps them apart. Raises `DecodeError`, with the name
         of the source in its message.
         """
-        limits = self.limits
-        if source.length > limits.max_bytes:
-            raise DecodeError(
-                "too_large", f"{source.name}: has {source.length} bytes, allowed are {limits.max_bytes}"
-            )
-        left_s = max(0.0, source.to_s - source.from_s - offset_s)
-        request = Request(
-            offset_s=source.from_s + offset_s,
-            max_s=min(max_s, left_s),
-            split=channels == "split",
-            channel=source.channel,
-            max_hours=limits.max_hours + source.from_s / 3600,
-            min_rate=limits.min_rate,
-            max_rate=limits.max_rate,
-            max_channels=limits.max_channels,
-        )
-        with _anonymous_file() as output:
-            answer = self._decode(source, request, output)
-            samples = _mapped_samples(output, answer)
-        return Decoded(
-            samples=samples,
-            offset_s=offset_s,
-            declared_s=_declared_s(source, answer["declared_s"]),
-            ended=answer["ended"] or left_s <= max_s,
-            **{name: answer[name] for name in ("decoded_by", "damaged", "num_bad_samples")},
-        )
+        (outcome,) = self._decode([source], offset_s, max_s, channels)
+        if isinstance(outcome, DecodeError):
+            raise outcome
+        return outcome
+
+    def decode_starts(self, sources: Sequence[Source], max_s: float) -> list[Decoded | DecodeError]:
+        """Decode the first `max_s` seconds of each of at most `MAX_TOGETHER` recordings, channels mixed.
+
+        For short ones it is cheaper than one by one. If the child does not come back, they are decoded one
+        by one, so that it costs only the recording that is at fault.
+        """
+        if not sources:
+            return []
+        try:
+            return self._decode(sources, 0.0, max_s, "mix")
+        except DecodeError:
+            return [self._decode_start(source, max_s) for source in sources]
+
+    def _decode_start(self, source: Source, max_s: float) -> Decoded | DecodeError:
+        try:
+            return self.decode(source, max_s=max_s)
+        except DecodeError as error:
+            return error.with_traceback(None)  # it would hold this frame
 
     def speech_spans(self, recordings: Sequence[np.ndarray]) -> list[list[Span]]:
         """Spans of speech in seconds of each of some recordings, int16 [time] at 16 kHz.
@@ -123,17 +119,56 @@ class AudioDecoder:
         with _anonymous_file() as samples, _anonymous_file() as output:
             with open(samples, "wb", closefd=False) as file:
                 for recording in recordings:
-                    file.write(recording.tobytes())
+                    file.write(np.ascontiguousarray(recording).data)
             deadline_s = self.limits.deadline_s(sum(lengths) / SAMPLE_RATE)
-            self._ask({"speech_in": lengths}, [samples, output], deadline_s, deadline_s, "voice activity")
+            self._ask({"speech_in": lengths}, [output, samples], deadline_s, deadline_s, "voice activity")
             with open(output, "rb", closefd=False) as file:
                 file.seek(0)
                 return [[(start, end) for start, end in spans] for spans in json.load(file)]
 
-    def _decode(self, source: Source, request: Request, output: int) -> dict[str, Any]:
-        message = {"request": asdict(request), "start": source.start, "length": source.length}
-        deadline_s = self.limits.deadline_s(request.offset_s + request.max_s)
-        return self._ask(message, [source.fd, output], deadline_s, self.limits.stall_s, source.name)
+    def _decode(
+        self, sources: Sequence[Source], offset_s: float, max_s: float, channels: Literal["mix", "split"]
+    ) -> list[Decoded | DecodeError]:
+        """One request for one stretch of each. Raises `DecodeError` if the child does not come back."""
+        requests = [self._request(source, offset_s, max_s, channels) for source in sources]
+        recordings = [
+            {"start": source.start, "length": source.length, "request": vars(request)}
+            for source, request in zip(sources, requests, strict=True)
+        ]
+        deadline_s = self.limits.deadline_s(sum(request.offset_s + request.max_s for request in requests))
+        with _anonymous_file() as output:
+            answer = self._ask(
+                {"recordings": recordings},
+                [output, *(source.fd for source in sources)],
+                deadline_s,
+                self.limits.stall_s,
+                sources[0].name,
+            )
+            content = _content(output)
+        return [
+            _decoded(source, offset_s, max_s, outcome, content)
+            for source, outcome in zip(sources, answer["outcomes"], strict=True)
+        ]
+
+    def _request(
+        self, source: Source, offset_s: float, max_s: float, channels: Literal["mix", "split"]
+    ) -> Request:
+        """Raises `DecodeError` where a file is too large."""
+        limits = self.limits
+        if source.length > limits.max_bytes:
+            raise DecodeError(
+                "too_large", f"{source.name}: has {source.length} bytes, allowed are {limits.max_bytes}"
+            )
+        return Request(
+            offset_s=source.from_s + offset_s,
+            max_s=min(max_s, _left_s(source, offset_s)),
+            split=channels == "split",
+            channel=source.channel,
+            max_hours=limits.max_hours + source.from_s / 3600,
+            min_rate=limits.min_rate,
+            max_rate=limits.max_rate,
+            max_channels=limits.max_channels,
+        )
 
     def _ask(
         self, message: dict[str, Any], descriptors: list[int], deadline_s: float, stall_s: float, name: str
@@ -239,18 +274,42 @@ def _anonymous_file() -> Iterator[int]:
         os.close(descriptor)
 
 
+def _content(output: int) -> mmap.mmap | bytes:
+    """What a file holds, without a copy."""
+    return mmap.mmap(output, 0, access=mmap.ACCESS_READ) if os.fstat(output).st_size else b""
+
+
+def _decoded(
+    source: Source, offset_s: float, max_s: float, outcome: dict[str, Any], content: mmap.mmap | bytes
+) -> Decoded | DecodeError:
+    """What the child says of a recording, with its samples in what it wrote."""
+    if "error_type" in outcome:
+        return DecodeError(outcome["error_type"], f"{source.name}: {outcome['message']}")
+    return Decoded(
+        samples=_samples(outcome, content),
+        offset_s=offset_s,
+        declared_s=_declared_s(source, outcome["declared_s"]),
+        ended=outcome["ended"] or _left_s(source, offset_s) <= max_s,
+        **{name: outcome[name] for name in ("decoded_by", "damaged", "num_bad_samples")},
+    )
+
+
+def _samples(outcome: dict[str, Any], content: mmap.mmap | bytes) -> np.ndarray:
+    """The samples of a recording, int16 [channels, time], without a copy."""
+    num_samples, num_channels = outcome["num_samples"], outcome["num_channels"]
+    if not num_samples:
+        return np.zeros((num_channels, 0), np.int16)
+    samples = np.frombuffer(content, np.int16, num_samples * num_channels, outcome["first_byte"])
+    return samples.reshape(num_samples, num_channels).T
+
+
+def _left_s(source: Source, offset_s: float) -> float:
+    """Seconds of a clip from there on; infinite for a whole recording."""
+    return max(0.0, source.to_s - source.from_s - offset_s)
+
+
 def _declared_s(source: Source, of_file_s: float | None) -> float | None:
     """What is declared of the length of a recording, which may be a clip of its file."""
     if math.isfinite(source.to_s):
         return source.to_s - source.from_s
     return None if of_file_s is None else of_file_s - source.from_s
-
-
-def _mapped_samples(output: int, answer: dict[str, Any]) -> np.ndarray:
-    """The samples in the output, int16 [channels, time], without a copy."""
-    num_samples, num_channels = answer["num_samples"], answer["num_channels"]
-    if not num_samples:
-        return np.zeros((num_channels, 0), np.int16)
-    mapped = mmap.mmap(output, 0, access=mmap.ACCESS_READ)
-    samples = np.frombuffer(mapped, np.int16, count=num_samples * num_channels, offset=answer["first_byte"])
-    return samples.reshape(num_samples, num_channels).T

@@ -13,6 +13,7 @@ GIB = 1 << 30
 # Between the decoder and its process.
 READY, ALIVE = b"ready", b"alive"
 MAX_MESSAGE = 1 << 16
+MAX_TOGETHER = 32  # recordings of one request
 
 # Every way in which a recording can fail. `missing`, `changed` and `unreadable` are found before decoding.
 ERROR_TYPES = (

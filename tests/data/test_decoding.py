@@ -7,7 +7,7 @@ import signal
 import struct
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,11 @@ def decode(decoder, path, **how):
     clip = {name: how.pop(name) for name in ("from_s", "to_s", "channel") if name in how}
     with opened(path, **clip) as source:
         return decoder.decode(source, **how)
+
+
+def decode_starts(decoder, paths, max_s=60.0):
+    with ExitStack() as files:
+        return decoder.decode_starts([files.enter_context(opened(path)) for path in paths], max_s)
 
 
 def error_of(decoder, path, **how):
@@ -379,9 +384,73 @@ def test_no_process_and_no_descriptor_is_left(wav):
     with AudioDecoder() as decoder:
         for _ in range(5):
             decode(decoder, wav)
+            decode_starts(decoder, [wav] * 5)
         pid = child_pid(decoder)
     assert not os.path.exists(f"/proc/{pid}")
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Recordings of many kinds, and what is none: (path, error type or None)."""
+    (tmp_path / "b.mp3").write_text("<html>404</html>")
+    (tmp_path / "d.wav").write_bytes(wav_bytes(vowels(2))[:30])
+    return [
+        (write(tmp_path / "a.wav", vowels(2, seed=1)), None),
+        (tmp_path / "b.mp3", "unsupported"),
+        (write(tmp_path / "c.flac", np.stack([vowels(3, rate=44_100)] * 2, 1), 44_100), None),
+        (tmp_path / "d.wav", "corrupt"),
+        (encode(tmp_path / "e.m4a", vowels(2, seed=2), "aac"), None),
+        (write(tmp_path / "f.wav", np.zeros((10, 40))), "too_many_channels"),
+        (write(tmp_path / "g.wav", np.zeros(0, np.float32)), None),
+        (write(tmp_path / "h.ogg", vowels(1, seed=3)), None),
+    ]
+
+
+def test_starts_that_are_decoded_together_are_what_each_is_alone(decoder, mixed):
+    found = decode_starts(decoder, [path for path, _ in mixed])
+    for (path, error_type), outcome in zip(mixed, found, strict=True):
+        if error_type is not None:
+            assert isinstance(outcome, DecodeError)
+            assert outcome.error_type == error_type == error_of(decoder, path, max_s=60.0)
+            assert path.name in str(outcome)
+            continue
+        alone = decode(decoder, path, max_s=60.0)
+        assert np.array_equal(outcome.samples, alone.samples)
+        for name in ("offset_s", "declared_s", "ended", "decoded_by", "partial", "num_bad_samples"):
+            assert getattr(outcome, name) == getattr(alone, name), name
+
+
+def test_together_only_the_starts_of_long_recordings_are_decoded(decoder, tmp_path):
+    paths = [write(tmp_path / f"{s}.wav", vowels(s)) for s in (1, 5, 2)]
+    found = decode_starts(decoder, paths, max_s=2.5)
+    assert [(one.duration_s, one.ended) for one in found] == [(1.0, True), (2.5, False), (2.0, True)]
+    assert decode_starts(decoder, []) == []
+
+
+def test_swelling_among_others_costs_one_recording(tmp_path):
+    path = encode(tmp_path / "a.m4a", vowels(2), "aac")
+    with AudioDecoder() as decoder:
+        decode(decoder, path)
+        pages = Path(f"/proc/{child_pid(decoder)}/statm").read_text().split()[0]
+    used = int(pages) * os.sysconf("SC_PAGE_SIZE")
+    wide = write(tmp_path / "wide.wav", np.zeros((200_000, 32), np.float32), 48_000)
+    with AudioDecoder(DecodeLimits(address_space_bytes=used + (4 << 20))) as decoder:
+        failed, *others = decode_starts(decoder, [wide, path, path])
+    assert failed.error_type in ("crashed", "corrupt")
+    assert [round(one.duration_s) for one in others] == [2, 2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_after_a_crash_among_several_each_is_decoded_by_itself(mixed, number):
+    with AudioDecoder() as decoder:
+        decode(decoder, mixed[0][0])
+        old = child_pid(decoder)
+        os.kill(old, signal.SIGSTOP)
+        threading.Timer(0.3, lambda: [os.kill(old, number), os.kill(old, signal.SIGCONT)]).start()
+        found = decode_starts(decoder, [path for path, _ in mixed])
+        assert child_pid(decoder) != old
+    assert [getattr(one, "error_type", None) for one in found] == [error_type for _, error_type in mixed]
 
 
 def test_silence_that_unpacks_to_hours_takes_little_memory(decoder, tmp_path):

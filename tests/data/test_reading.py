@@ -102,6 +102,38 @@ def test_a_bad_file_leaves_its_neighbours_as_they_are(folder):
     assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
 
 
+@pytest.mark.parametrize("shard_hours", [1.0, 20 / 3600, 120 / 3600])
+def test_short_recordings_that_are_decoded_together_come_out_as_alone(tmp_path, monkeypatch, shard_hours):
+    lengths_s = [2, 3, 1, 5, 2, 45, 4, 4, 100, 3, 2, 300, 1] + [1] * 50
+    for number, seconds in enumerate(lengths_s):
+        write(tmp_path / f"{number:02}.{'flac' if seconds < 60 else 'ogg'}", vowels(seconds, seed=number))
+    (tmp_path / "05b.wav").write_bytes(b"")
+    gone = write(tmp_path / "07b.wav", vowels(1))
+    rows = plan_of(tmp_path, shard_hours=shard_hours)
+    gone.unlink()
+    together = read_all(rows, shard_hours=shard_hours)
+    monkeypatch.setattr(reading, "SHORT_S", 0.0)
+    alone = read_all(rows, shard_hours=shard_hours)
+    assert together.keys() == alone.keys()
+    for key, (recording, windows) in together.items():
+        assert recording == alone[key][0]
+        assert [window["start_s"] for window, _ in windows] == [w["start_s"] for w, _ in alone[key][1]]
+        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(windows, alone[key][1], strict=True))
+    failed = {key[0]: recording["error_type"] for key, (recording, _) in together.items()}
+    assert (failed["05b.wav"], failed["07b.wav"], failed["00.flac"]) == ("corrupt", "missing", None)
+
+
+def test_short_recordings_take_few_requests(tmp_path, monkeypatch):
+    for number in range(100):
+        write(tmp_path / f"{number:02}.flac", vowels(1, seed=number))
+    asked = []
+    real = reading.AudioDecoder._ask
+    monkeypatch.setattr(reading.AudioDecoder, "_ask", lambda *given: asked.append(1) or real(*given))
+    row, _ = content(read(plan_of(tmp_path)))
+    assert [recording["duration_s"] for recording in row["recordings"]] == [1.0] * 100
+    assert len(asked) == 4
+
+
 def test_windows_hold_the_samples_of_their_recording(folder):
     row, samples = content(read(plan_of(folder)))
     assert [len(s) / RATE for s in samples] == pytest.approx([3, 4, 2], abs=0.05)
