@@ -37,7 +37,8 @@ def benchmark(**given: Any) -> tuple[dict[str, Any], int]:
     if given["plane"]:
         from pipeline.benchmark.plane import run_plane
 
-        return {"suite": "plane", **run_plane(given["hours"], rtfx=given["device_rtfx"])}, cli.OK
+        found = run_plane(given["hours"], num_rounds=given["num_rounds"], rtfx=given["device_rtfx"])
+        return {"suite": "plane", **found}, cli.OK
     import torch
 
     torch.set_num_threads(given["threads"])
@@ -48,7 +49,7 @@ def benchmark(**given: Any) -> tuple[dict[str, Any], int]:
 
 # Options that only one way of running takes.
 ONLY_PLANE = ("hours", "device_rtfx")
-ONLY_CPU = ("peers", "cases", "contenders", "num_rounds", "features", "threads")
+ONLY_ENGINE = ("peers", "cases", "contenders", "features", "threads")
 NOT_CHECK = ("cases", "num_rounds", "num_tokens", "features")
 
 
@@ -60,9 +61,9 @@ def _refuse_idle_options(given: dict[str, Any]) -> None:
         raise cli.WrongUse(f"--{modes[0]} and --{modes[1]} exclude each other")
     mode = modes[0] if modes else "suite cpu"
     idle = {
-        "plane": (*ONLY_CPU, "num_tokens"),
+        "plane": (*ONLY_ENGINE, "num_tokens"),
         "check": (*NOT_CHECK, *ONLY_PLANE),
-        "suite gpu": (*ONLY_CPU, *ONLY_PLANE),
+        "suite gpu": (*ONLY_ENGINE, "num_rounds", *ONLY_PLANE),
         "suite cpu": ONLY_PLANE,
     }[mode]
     context = click.get_current_context()

@@ -57,7 +57,7 @@ def test_a_job_through_the_plane_has_one_decoder_for_each_reader(tmp_path):
     with plane.cluster.connected():
         with TreeWatch() as nothing:
             pass
-        case = plane._measure("manifest", tmp_path / "clips", [4] * 40, 400.0, nothing)
+        case = plane._measure("manifest", tmp_path / "clips", [4] * 40, 400.0, nothing, "job")
     # Tests before this one may have left a decoder of this process itself.
     assert case.decoders - nothing.count(plane.DECODER) == 1
     assert case.readers - nothing.num_parents(plane.DECODER) == 1

@@ -7,12 +7,13 @@ device would.
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,14 @@ WORKERS = (DECODER, "ray::Map", "ray::IDLE")  # Ray's own actors have other name
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One archive through the plane.
+    """One archive through the plane once, or the medians of several times.
 
     busy_share: of the time between the first and the last shard, that the device worked. CPU seconds are per
     hour of audio: cpu_s of everything, without what a job of no length costs; workers_cpu_s of the processes
     that read, decode, transcribe and commit; alone_cpu_s of decoding, resampling and voice activity in one
-    process. ray_cpu_share: CPU seconds a second of the driver and Ray's own processes, whatever the audio.
-    decoders: processes that decoded; readers: workers that started them.
+    process. cost and workers_cost are the first two over it. ray_cpu_share: CPU seconds a second of the
+    driver and Ray's own processes, whatever the audio. decoders: processes that decoded; readers: workers
+    that started them.
     """
 
     archive: str
@@ -60,28 +62,26 @@ class Case:
     cpu_s: float
     workers_cpu_s: float
     alone_cpu_s: float
+    cost: float
+    workers_cost: float
     ray_cpu_share: float
     decoders: int
     readers: int
 
-    @property
-    def costs(self) -> dict[str, float]:
-        """CPU time over that of decoding, resampling and voice activity alone: of all, and of the workers."""
-        return {"cost": self.cpu_s / self.alone_cpu_s, "workers_cost": self.workers_cpu_s / self.alone_cpu_s}
-
 
 def run_plane(
-    hours: float, *, rtfx: float | None = None, names: Iterable[str] | None = None
+    hours: float, *, num_rounds: int = 1, rtfx: float | None = None, names: Iterable[str] | None = None
 ) -> dict[str, Any]:
-    """Measures start-up and every archive of `hours` hours, or those named.
+    """Measures start-up, and every archive of `hours` hours, or those named, in so many rounds.
 
-    rtfx: how fast the device is; None: 400 for each core that reads.
+    rtfx: how fast the device is; None: 400 for each core that reads. In a round each archive is read by the
+    parts alone and then by a job, so that both have the machine at its mood of the moment.
     """
     readers = max(1, max(cluster.MIN_LOCAL_CPUS, os.cpu_count() or 1) - 1)
     speed = RTFX_PER_READER * readers if rtfx is None else rtfx
     start_up_s = measure_start_up()
     print(f"start-up to the first window {start_up_s:.1f} s", file=sys.stderr, flush=True)
-    speech, found = bundled_speech(), []
+    speech, rounds = bundled_speech(), list[list[Case]]()
     wanted = {name: lengths for name, lengths in archives(hours).items() if names is None or name in names}
     with tempfile.TemporaryDirectory() as folder, cluster.connected():
         root = Path(folder)
@@ -92,14 +92,19 @@ def run_plane(
             _run(root / "empty", "job", speed)
         for name, lengths in wanted.items():
             write_archive(root / name, lengths, speech)
-            found.append(_measure(name, root / name, lengths, speed, empty))
-            _print(found[-1])
+        for number in range(num_rounds):
+            rounds.append([])
+            for name, lengths in wanted.items():
+                rounds[-1].append(_measure(name, root / name, lengths, speed, empty, f"job-{number}"))
+                _print(rounds[-1][-1])
+    medians = [_median(cases) for cases in zip(*rounds, strict=True)]
     return {
         "rtfx_of_the_device": speed,
         "shard_hours": SHARD_HOURS,
         "empty_job_cpu_s": empty.cpu_s,
         "start_up_s": round(start_up_s, 1),
-        "archives": [{**asdict(one), **one.costs} for one in found],
+        "archives": [asdict(one) for one in medians],
+        "rounds": [[asdict(one) for one in cases] for cases in rounds],
     }
 
 
@@ -115,23 +120,38 @@ def measure_start_up() -> float:
     return begun.timestamp() - started
 
 
-def _measure(name: str, folder: Path, lengths: list[int], rtfx: float, empty: TreeWatch) -> Case:
+def _median(cases: Sequence[Case]) -> Case:
+    """The medians of an archive's rounds, each figure for itself."""
+    middle = {
+        field.name: statistics.median(getattr(case, field.name) for case in cases)
+        for field in fields(Case)
+        if field.name != "archive"
+    }
+    return Case(archive=cases[0].archive, **middle)
+
+
+def _measure(name: str, folder: Path, lengths: list[int], rtfx: float, empty: TreeWatch, job: str) -> Case:
     source = write_manifest(folder, lengths) if name == "manifest" else folder
+    alone_cpu_s = run_alone(folder)
     started = time.perf_counter()
     with TreeWatch() as watch:
-        share = _run(source, "job", rtfx)
+        share = _run(source, job, rtfx)
     wall_s, hours = time.perf_counter() - started, sum(lengths) / 3600
-    workers_cpu_s = watch.cpu_s_of(*WORKERS)
+    workers_s = watch.cpu_s_of(*WORKERS)
+    cpu_s = (watch.cpu_s - empty.cpu_s) / hours
+    workers_cpu_s = (workers_s - empty.cpu_s_of(*WORKERS)) / hours
     return Case(
         archive=name,
         num_recordings=len(lengths),
         hours=hours,
         wall_s=wall_s,
         busy_share=share,
-        cpu_s=(watch.cpu_s - empty.cpu_s) / hours,
-        workers_cpu_s=(workers_cpu_s - empty.cpu_s_of(*WORKERS)) / hours,
-        alone_cpu_s=run_alone(folder),
-        ray_cpu_share=(watch.cpu_s - workers_cpu_s) / wall_s,
+        cpu_s=cpu_s,
+        workers_cpu_s=workers_cpu_s,
+        alone_cpu_s=alone_cpu_s,
+        cost=cpu_s / alone_cpu_s,
+        workers_cost=workers_cpu_s / alone_cpu_s,
+        ray_cpu_share=(watch.cpu_s - workers_s) / wall_s,
         decoders=watch.count(DECODER),
         readers=watch.num_parents(DECODER),
     )
