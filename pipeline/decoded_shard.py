@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ import pyarrow as pa
 from pipeline.decoding import SAMPLE_RATE, Decoded, DecodeError
 from pipeline.schema import PLAN, SHARD_AUDIO
 from pipeline.windows import Window
+
+OWN_REFERENCES = 2  # to an attribute: its own and that of the question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +32,32 @@ class Stretch:
         return self.audio.duration_s * len(self.audio.samples)
 
 
+class SampleBuffer:
+    """Room for the samples of one shard after the other.
+
+    The table of a shard lies in it: while somebody has that, the next one gets a new buffer. To take pages
+    from the system anew for each shard costs more than to copy its samples.
+    """
+
+    def __init__(self, *, capacity_s: float) -> None:
+        self._size = int(capacity_s * SAMPLE_RATE)
+        self._samples = np.empty(self._size, np.int16)  # pages are taken when written
+
+    def free(self) -> np.ndarray:
+        """A buffer that nobody else has."""
+        if sys.getrefcount(self._samples) > OWN_REFERENCES:
+            self._samples = np.empty(self._size, np.int16)
+        return self._samples
+
+
 class DecodedShard:
     """A shard while it is read; its samples lie in one buffer that the table then takes over."""
 
-    def __init__(self, *, capacity_s: float) -> None:
+    def __init__(self, buffer: np.ndarray) -> None:
         self.overflow: list[dict[str, Any]] = []
         self._recordings: list[dict[str, Any]] = []
         self._windows: list[dict[str, Any]] = []
-        self._samples = np.empty(int(capacity_s * SAMPLE_RATE), np.int16)  # pages are taken when written
+        self._samples = buffer
         self._num_samples = 0
 
     def add_failure(self, row: Mapping[str, Any], error: DecodeError) -> None:

@@ -10,10 +10,9 @@ from itertools import takewhile
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 
-from pipeline.decoded_shard import DecodedShard, Stretch
+from pipeline.decoded_shard import DecodedShard, SampleBuffer, Stretch
 from pipeline.decoding import (
     MAX_TOGETHER,
     SAMPLE_RATE,
@@ -30,6 +29,7 @@ from pipeline.windows import Window, cut_windows, even_windows, find_cut
 HALF_MINUTE_S = 30.0
 MIN_BYTES_PER_S = 500  # a declared length that means less is not believed
 BATCH_S = 900.0  # seconds of audio whose speech is looked for together: short recordings share the work
+BATCH_ROWS = 512  # and so many rows at most: each is an open file, or a part of one
 MAX_SPLIT_CHANNELS = 8  # a part of an hour then holds 920 MB
 SHORT_S = 30.0  # recordings that seem no longer are decoded several at a time
 
@@ -54,6 +54,7 @@ class ShardReader:
     def __init__(self, options: ReadOptions) -> None:
         self.options = options
         self._capacity_s = 2 * options.shard_hours * 3600
+        self._buffer = SampleBuffer(capacity_s=self._capacity_s)
         self._decoder = AudioDecoder(DecodeLimits(max_hours=options.max_hours))
 
     def __enter__(self) -> ShardReader:
@@ -70,7 +71,7 @@ class ShardReader:
         A row that cannot be decoded is a recording with an error. What decodes past twice the shard's size
         goes to `overflow`: the first row is cut there, later ones go whole.
         """
-        shard = DecodedShard(capacity_s=self._capacity_s)
+        shard = DecodedShard(self._buffer.free())
         used_s = added_s = 0.0
         full = False
         waiting: list[tuple[Mapping[str, Any], Stretch | DecodeError]] = []
@@ -94,7 +95,7 @@ class ShardReader:
             waiting.append((row, stretch))
             used_s += stretch.channel_seconds
             full = bool(stretch.rest)
-            if used_s - added_s >= BATCH_S:
+            if used_s - added_s >= BATCH_S or len(waiting) >= BATCH_ROWS:
                 self._add(shard, waiting)
                 waiting, added_s = [], used_s
         self._add(shard, waiting)
@@ -225,14 +226,9 @@ class ShardReader:
         self, shard: DecodedShard, rows: Sequence[tuple[Mapping[str, Any], Stretch | DecodeError]]
     ) -> None:
         """Add rows to the shard, the windows of all found together."""
-        channels = [
-            np.ascontiguousarray(samples)
-            for _, outcome in rows
-            if isinstance(outcome, Stretch)
-            for samples in outcome.audio.samples
-        ]
+        stretches = [outcome.audio for _, outcome in rows if isinstance(outcome, Stretch)]
         try:
-            windows = iter(self._windows(channels))
+            windows = iter(self._windows(stretches))
         except DecodeError as error:
             if len(rows) > 1:  # one by one, so that only the culprit fails
                 for one in rows:
@@ -248,10 +244,12 @@ class ShardReader:
                 shard.add(row, outcome, channel, next(windows))
             shard.overflow += outcome.rest
 
-    def _windows(self, channels: Sequence[np.ndarray]) -> list[list[Window]]:
+    def _windows(self, stretches: Sequence[Decoded]) -> list[list[Window]]:
+        """The windows of each channel of some stretches, one after the other."""
+        channels = [samples for audio in stretches for samples in audio.samples]
         if not self.options.voice_activity:
             return [even_windows(len(samples) / SAMPLE_RATE) for samples in channels]
-        spans = self._decoder.speech_spans(channels)
+        spans = self._decoder.speech_spans(stretches)
         return [cut_windows(speech, samples) for speech, samples in zip(spans, channels, strict=True)]
 
 

@@ -1,15 +1,14 @@
 """What the decoder's process runs: one request after the other over a socket, until it is closed.
 
 A request is one JSON message with file descriptors, the file for the output and the inputs: recordings and
-their samples, or samples and where there is speech in them. The answer is one JSON object, after a sign of
-life now and then. Nothing here opens a name.
+their samples, or files of such samples and where there is speech in them. The answer is one JSON object,
+after a sign of life now and then. Nothing here opens a name.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import mmap
 import os
 import resource
 import socket
@@ -20,9 +19,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from pipeline.decoding.conversion import Conversion, too_long
+from pipeline.decoding.files import content, samples_in
 from pipeline.decoding.readers import Block, PyavReader, Stream, open_range, open_soundfile
 from pipeline.decoding.sniffing import Container, is_cut_short, sniff
 from pipeline.decoding.types import (
@@ -112,7 +110,7 @@ def _answer(message: dict[str, Any], descriptors: list[int], progress: Progress)
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     try:
         if "speech_in" in message:
-            return _find_speech(inputs[0], message["speech_in"], output)
+            return _find_speech(inputs, message["speech_in"], output)
         recordings = zip(inputs, message["recordings"], strict=True)
         return {"outcomes": [_outcome(source, wanted, output, progress) for source, wanted in recordings]}
     except MemoryError:
@@ -140,14 +138,14 @@ def _failure(error_type: str, message: str) -> dict[str, Any]:
     return {"error_type": error_type, "message": message}
 
 
-def _find_speech(source: int, lengths: list[int], output: int) -> dict[str, Any]:
-    """Spans of speech in recordings of so many samples that lie one after the other, written as JSON."""
-    with mmap.mmap(source, 0, access=mmap.ACCESS_READ) as mapped:
-        samples = np.frombuffer(mapped, np.int16)
-        recordings = np.split(samples, np.cumsum(lengths)[:-1])
-        spans = _voice_activity().speech_spans(recordings)
-        del samples, recordings  # views would keep the map open
-    _write(output, json.dumps(spans).encode())
+def _find_speech(inputs: list[int], places: list[list[int]], output: int) -> dict[str, Any]:
+    """Spans of speech in each channel of some stretches, written as JSON.
+
+    places: of each stretch the number of its input, its first byte, its samples and its channels.
+    """
+    held = [content(descriptor) for descriptor in inputs]
+    channels = [samples for number, *place in places for samples in samples_in(held[number], *place)]
+    _write(output, json.dumps(_voice_activity().speech_spans(channels)).encode())
     return {}
 
 

@@ -10,21 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
-
+from pipeline.decoding.files import AnonymousFile, content, samples_in
 from pipeline.decoding.types import (
     ALIVE,
     MAX_MESSAGE,
+    MAX_TOGETHER,
     READY,
-    SAMPLE_RATE,
     Decoded,
     DecodeError,
     DecodeLimits,
@@ -108,23 +105,29 @@ class AudioDecoder:
         except DecodeError as error:
             return error.with_traceback(None)  # it would hold this frame
 
-    def speech_spans(self, recordings: Sequence[np.ndarray]) -> list[list[Span]]:
-        """Spans of speech in seconds of each of some recordings, int16 [time] at 16 kHz.
+    def speech_spans(self, stretches: Sequence[Decoded]) -> list[list[Span]]:
+        """Spans of speech in seconds of each channel of some stretches, one after the other.
 
         It runs in the child too, whose BLAS has one thread. Raises `DecodeError`.
         """
-        lengths = [len(samples) for samples in recordings]
-        if not any(lengths):
-            return [[] for _ in recordings]
-        with _anonymous_file() as samples, _anonymous_file() as output:
-            with open(samples, "wb", closefd=False) as file:
-                for recording in recordings:
-                    file.write(np.ascontiguousarray(recording).data)
-            deadline_s = self.limits.deadline_s(sum(lengths) / SAMPLE_RATE)
-            self._ask({"speech_in": lengths}, [output, samples], deadline_s, deadline_s, "voice activity")
-            with open(output, "rb", closefd=False) as file:
-                file.seek(0)
-                return [[(start, end) for start, end in spans] for spans in json.load(file)]
+        spans: list[list[Span]] = []
+        for group in _in_few_files(stretches):
+            spans += self._speech_spans(group)
+        return spans
+
+    def _speech_spans(self, stretches: Sequence[Decoded]) -> list[list[Span]]:
+        files = {id(stretch.file): stretch.file for stretch in stretches}
+        numbers = {key: number for number, key in enumerate(files)}
+        places = [
+            (numbers[id(stretch.file)], stretch.first_byte, stretch.samples.shape[1], len(stretch.samples))
+            for stretch in stretches
+        ]
+        deadline_s = self.limits.deadline_s(sum(s.duration_s * len(s.samples) for s in stretches))
+        output = AnonymousFile()
+        descriptors = [output.descriptor, *(file.descriptor for file in files.values())]
+        self._ask({"speech_in": places}, descriptors, deadline_s, deadline_s, "voice activity")
+        found = json.loads(bytes(content(output.descriptor)))
+        return [[(start, end) for start, end in spans] for spans in found]
 
     def _decode(
         self, sources: Sequence[Source], offset_s: float, max_s: float, channels: Literal["mix", "split"]
@@ -136,17 +139,14 @@ class AudioDecoder:
             for source, request in zip(sources, requests, strict=True)
         ]
         deadline_s = self.limits.deadline_s(sum(request.offset_s + request.max_s for request in requests))
-        with _anonymous_file() as output:
-            answer = self._ask(
-                {"recordings": recordings},
-                [output, *(source.fd for source in sources)],
-                deadline_s,
-                self.limits.stall_s,
-                sources[0].name,
-            )
-            content = _content(output)
+        output = AnonymousFile()
+        descriptors = [output.descriptor, *(source.fd for source in sources)]
+        answer = self._ask(
+            {"recordings": recordings}, descriptors, deadline_s, self.limits.stall_s, sources[0].name
+        )
+        held = content(output.descriptor)
         return [
-            _decoded(source, offset_s, max_s, outcome, content)
+            _decoded(source, offset_s, max_s, outcome, output, held)
             for source, outcome in zip(sources, answer["outcomes"], strict=True)
         ]
 
@@ -260,47 +260,40 @@ class _Child:
         self._process.wait()
 
 
-@contextmanager
-def _anonymous_file() -> Iterator[int]:
-    """The descriptor of a file without a name, in memory where the system has such."""
-    if not hasattr(os, "memfd_create"):
-        with tempfile.TemporaryFile() as file:
-            yield file.fileno()
-        return
-    descriptor = os.memfd_create("earshard-samples")
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _content(output: int) -> mmap.mmap | bytes:
-    """What a file holds, without a copy."""
-    return mmap.mmap(output, 0, access=mmap.ACCESS_READ) if os.fstat(output).st_size else b""
+def _in_few_files(stretches: Sequence[Decoded]) -> Iterator[list[Decoded]]:
+    """Stretches in groups whose samples lie in at most `MAX_TOGETHER` files."""
+    group: list[Decoded] = []
+    files: set[int] = set()
+    for stretch in stretches:
+        if len(files | {id(stretch.file)}) > MAX_TOGETHER:
+            yield group
+            group, files = [], set()
+        group.append(stretch)
+        files.add(id(stretch.file))
+    if group:
+        yield group
 
 
 def _decoded(
-    source: Source, offset_s: float, max_s: float, outcome: dict[str, Any], content: mmap.mmap | bytes
+    source: Source,
+    offset_s: float,
+    max_s: float,
+    outcome: dict[str, Any],
+    file: AnonymousFile,
+    held: mmap.mmap | bytes,
 ) -> Decoded | DecodeError:
-    """What the child says of a recording, with its samples in what it wrote."""
+    """What the child says of a recording, with its samples in the file that it wrote."""
     if "error_type" in outcome:
         return DecodeError(outcome["error_type"], f"{source.name}: {outcome['message']}")
+    place = {name: outcome[name] for name in ("first_byte", "num_samples", "num_channels")}
     return Decoded(
-        samples=_samples(outcome, content),
+        samples=samples_in(held, **place),
+        file=file,
         offset_s=offset_s,
         declared_s=_declared_s(source, outcome["declared_s"]),
         ended=outcome["ended"] or _left_s(source, offset_s) <= max_s,
-        **{name: outcome[name] for name in ("decoded_by", "damaged", "num_bad_samples")},
+        **{name: outcome[name] for name in ("first_byte", "decoded_by", "damaged", "num_bad_samples")},
     )
-
-
-def _samples(outcome: dict[str, Any], content: mmap.mmap | bytes) -> np.ndarray:
-    """The samples of a recording, int16 [channels, time], without a copy."""
-    num_samples, num_channels = outcome["num_samples"], outcome["num_channels"]
-    if not num_samples:
-        return np.zeros((num_channels, 0), np.int16)
-    samples = np.frombuffer(content, np.int16, num_samples * num_channels, outcome["first_byte"])
-    return samples.reshape(num_samples, num_channels).T
 
 
 def _left_s(source: Source, offset_s: float) -> float:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.decoding.files import AnonymousFile
+
 SAMPLE_RATE = 16_000  # Hz; everything decoded has it
 GIB = 1 << 30
 
@@ -89,12 +91,15 @@ class Request:
 class Decoded:
     """A decoded stretch of a recording.
 
-    `samples` is int16 [channels, time] at 16 kHz. `declared_s` is what the file says of its whole length,
-    which may be a lie. `ended` is true if the recording ended inside the stretch. `damaged` is true if
-    something was lost: bytes that the header promises are missing, or the decoder met broken frames.
+    `samples` is int16 [channels, time] at 16 kHz; they lie in `file`, from `first_byte` on, the channels of a
+    time side by side. `declared_s` is what the recording says of its whole length, which may be a lie.
+    `ended` is true if the recording ended inside the stretch. `damaged` is true if something was lost: bytes
+    that the header promises are missing, or the decoder met broken frames.
     """
 
     samples: np.ndarray
+    file: AnonymousFile
+    first_byte: int
     offset_s: float
     declared_s: float | None
     ended: bool

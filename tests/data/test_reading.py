@@ -15,6 +15,7 @@ from pipeline.planning import make_plan, overflow_plan
 from pipeline.reading import ReadOptions, ShardReader
 from pipeline.schema import SHARD_AUDIO
 from pipeline.sources import list_recordings, opening
+from pipeline.voice_activity import VoiceActivity
 
 LONG = 700.0  # seconds
 
@@ -132,6 +133,42 @@ def test_short_recordings_take_few_requests(tmp_path, monkeypatch):
     row, _ = content(read(plan_of(tmp_path)))
     assert [recording["duration_s"] for recording in row["recordings"]] == [1.0] * 100
     assert len(asked) == 4
+
+
+def test_a_shard_that_somebody_has_stays_as_it_is_and_its_room_is_used_again_after_it(tmp_path):
+    rows = [plan_of(write(tmp_path / f"{n}.wav", vowels(2, seed=n))) for n in range(4)]
+
+    def where(table):
+        return table.column("samples").chunk(0).values.buffers()[1].address
+
+    with ShardReader(options()) as reader:
+        first = reader.read(0, 1, rows[0])
+        _, kept = content(first)
+        kept, place = [samples.copy() for samples in kept], where(first)
+        second = reader.read(1, 1, rows[1])
+        assert where(second) != place
+        assert all(np.array_equal(a, b) for a, b in zip(content(first)[1], kept, strict=True))
+        view = second.select(["samples"]).cast(second.select(["samples"]).schema)
+        place = where(second)
+        del second
+        assert where(reader.read(2, 1, rows[2])) != place
+        del view
+        place = where(reader.read(2, 1, rows[2]))
+        assert where(reader.read(3, 1, rows[3])) == place
+
+
+def test_speech_is_looked_for_in_every_file_and_channel(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "SHORT_S", 0.0)  # each recording has a file of its own
+    for number in range(40):
+        silent = np.zeros(2 * RATE, np.float32)
+        write(tmp_path / f"{number:02}.wav", np.stack([vowels(2, seed=number), silent], 1))
+    row, _ = content(read(plan_of(tmp_path), voice_activity=True, channels="split"))
+    _, sounds = content(read(plan_of(tmp_path), voice_activity=False, channels="split"))
+    spans = VoiceActivity().speech_spans(sounds)
+    assert sum(map(len, spans)) > 20
+    assert [r["speech_s"] for r in row["recordings"]] == [
+        pytest.approx(sum(end - start for start, end in found)) for found in spans
+    ]
 
 
 def test_windows_hold_the_samples_of_their_recording(folder):
@@ -361,10 +398,10 @@ def test_a_recording_longer_than_the_limit_is_one_failed_row(tmp_path):
 def test_speech_that_cannot_be_looked_for_costs_its_own_row_only(folder, monkeypatch):
     real = reading.AudioDecoder.speech_spans
 
-    def fail(self, recordings):
-        if any(len(samples) > 3.5 * RATE for samples in recordings):
+    def fail(self, stretches):
+        if any(stretch.duration_s > 3.5 for stretch in stretches):
             raise reading.DecodeError("crashed", "voice activity: the decoder died")
-        return real(self, recordings)
+        return real(self, stretches)
 
     monkeypatch.setattr(reading.AudioDecoder, "speech_spans", fail)
     row, _ = content(read(plan_of(folder), voice_activity=True))
