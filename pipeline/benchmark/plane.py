@@ -28,7 +28,7 @@ from pipeline.benchmark.processes import TreeWatch
 from pipeline.config import JobOptions, JobRequest, RunOptions
 from pipeline.job import run_job
 
-SHARD_HOURS = 0.25
+SHARD_HOURS = 1.0  # as jobs.transcribe does where nobody says otherwise
 # A GPU at RTFx 4000 on a node of ten cores that read: what one reading core has to feed.
 RTFX_PER_READER = 400.0
 OPTIONS = {
