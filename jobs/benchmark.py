@@ -29,16 +29,14 @@ CASES = ("tiny-b4", "tiny-b8", "small-b1")
               help="Log-mel features made beforehand, for all, or by each contender and timed.")  # fmt: skip
 @click.option("--hours", default=4.0, type=click.FloatRange(min=0.5), show_default=True,
               help="Hours of audio in each archive of --plane.")  # fmt: skip
+@click.option("--archives", help="Only these of --plane, by name, with commas between.  [default: all]")
 @click.option("--device-rtfx", type=click.FloatRange(min=1.0),
               help="How fast the device of --plane is.  [default: 400 for each core that reads]")  # fmt: skip
 def benchmark(**given: Any) -> tuple[dict[str, Any], int]:
     """Print a table on stderr, and all that was measured as one JSON line."""
     _refuse_idle_options(given)
     if given["plane"]:
-        from pipeline.benchmark.plane import run_plane
-
-        found = run_plane(given["hours"], num_rounds=given["num_rounds"], rtfx=given["device_rtfx"])
-        return {"suite": "plane", **found}, cli.OK
+        return {"suite": "plane", **_plane(given)}, cli.OK
     import torch
 
     torch.set_num_threads(given["threads"])
@@ -48,7 +46,7 @@ def benchmark(**given: Any) -> tuple[dict[str, Any], int]:
 
 
 # Options that only one way of running takes.
-ONLY_PLANE = ("hours", "device_rtfx")
+ONLY_PLANE = ("hours", "archives", "device_rtfx")
 ONLY_ENGINE = ("peers", "cases", "contenders", "features", "threads")
 NOT_CHECK = ("cases", "num_rounds", "num_tokens", "features")
 
@@ -74,6 +72,15 @@ def _refuse_idle_options(given: dict[str, Any]) -> None:
             raise cli.WrongUse(f"--{option}: does nothing with --{mode}")
 
 
+def _plane(given: dict[str, Any]) -> dict[str, Any]:
+    from pipeline.benchmark.plane import run_plane
+    from pipeline.benchmark.plane_audio import archives
+
+    known = list(archives(given["hours"]))
+    wanted = _wanted("--archives", given["archives"], known)
+    return run_plane(given["hours"], num_rounds=given["num_rounds"], rtfx=given["device_rtfx"], names=wanted)
+
+
 def _gpu(num_tokens: int) -> dict[str, Any]:
     import torch
 
@@ -94,12 +101,8 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
 def _cpu(given: dict[str, Any]) -> dict[str, Any]:
     from pipeline.benchmark.cpu import Plan, run_cpu_suite
 
-    cases = given["cases"].split(",")
-    for case in cases:
-        if case not in CASES:
-            raise cli.WrongUse(f"--cases: {case} is none of {', '.join(CASES)}")
     plan = Plan(
-        cases=cases,
+        cases=_wanted("--cases", given["cases"], list(CASES)),
         contenders=_contenders(given),
         num_rounds=given["num_rounds"],
         num_tokens=given["num_tokens"],
@@ -110,14 +113,17 @@ def _cpu(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _contenders(given: dict[str, Any]) -> list[str]:
-    """Those asked for, or all. Raises `WrongUse` for a name that there is none of."""
     from pipeline.benchmark.contenders import names
 
-    known = names(peers=given["peers"])
-    wanted = given["contenders"].split(",") if given["contenders"] else known
+    return _wanted("--contenders", given["contenders"], names(peers=given["peers"]))
+
+
+def _wanted(option: str, text: str | None, known: list[str]) -> list[str]:
+    """Those asked for, or all. Raises `WrongUse` for a name that there is none of."""
+    wanted = text.split(",") if text else known
     for name in wanted:
         if name not in known:
-            raise cli.WrongUse(f"--contenders: {name} is none of {', '.join(known)}")
+            raise cli.WrongUse(f"{option}: {name} is none of {', '.join(known)}")
     return wanted
 
 

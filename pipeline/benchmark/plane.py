@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -69,10 +69,8 @@ class Case:
     readers: int
 
 
-def run_plane(
-    hours: float, *, num_rounds: int = 1, rtfx: float | None = None, names: Iterable[str] | None = None
-) -> dict[str, Any]:
-    """Measures start-up, and every archive of `hours` hours, or those named, in so many rounds.
+def run_plane(hours: float, *, num_rounds: int, rtfx: float | None, names: Collection[str]) -> dict[str, Any]:
+    """Measures start-up and the archives of these names, `hours` hours each, in so many rounds.
 
     rtfx: how fast the device is; None: 400 for each core that reads. In a round each archive is read by the
     parts alone and then by a job, so that both have the machine at its mood of the moment.
@@ -82,7 +80,7 @@ def run_plane(
     start_up_s = measure_start_up()
     print(f"start-up to the first window {start_up_s:.1f} s", file=sys.stderr, flush=True)
     speech, rounds = bundled_speech(), list[list[Case]]()
-    wanted = {name: lengths for name, lengths in archives(hours).items() if names is None or name in names}
+    wanted = {name: lengths for name, lengths in archives(hours).items() if name in names}
     with tempfile.TemporaryDirectory() as folder, cluster.connected():
         root = Path(folder)
         write_archive(root / "warm", [300] * 8, speech)  # workers and decoders are up after it
