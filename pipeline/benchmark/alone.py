@@ -23,7 +23,8 @@ from pipeline.decoding.types import SAMPLE_RATE, Request
 from pipeline.reading import BATCH_S
 from pipeline.voice_activity import VoiceActivity
 
-MOST_S = 3600.0  # of audio, and of a recording: enough for a rate, whatever the archive holds
+MOST_S = 3600.0  # of audio: enough for a rate
+MOST_OF_ONE_S = MOST_S / 2  # what follows a long recording must have its share
 
 
 def run_alone(folder: Path) -> float:
@@ -68,7 +69,7 @@ def _decode(path: Path) -> np.ndarray:
         length = path.stat().st_size
         container = sniff(open_range(file.fileno(), 0, length), length)
         stream = open_soundfile(file.fileno(), 0, length, container, 0.0)
-        return np.concatenate(list(Conversion(Request(max_s=MOST_S)).convert(stream)))[:, 0]
+        return np.concatenate(list(Conversion(Request(max_s=MOST_OF_ONE_S)).convert(stream)))[:, 0]
 
 
 if __name__ == "__main__":
