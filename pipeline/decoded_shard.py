@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +13,6 @@ import pyarrow as pa
 from pipeline.decoding import SAMPLE_RATE, Decoded, DecodeError
 from pipeline.schema import PLAN, SHARD_AUDIO
 from pipeline.windows import Window
-
-OWN_REFERENCES = 2  # to an attribute: its own and that of the question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +39,17 @@ class SampleBuffer:
 
     def __init__(self, *, capacity_s: float) -> None:
         self._size = int(capacity_s * SAMPLE_RATE)
-        self._samples = np.empty(self._size, np.int16)  # pages are taken when written
+        self._memory = np.empty(0, np.int16)
+        self._lent: weakref.ref[np.ndarray] | None = None
 
-    def free(self) -> np.ndarray:
-        """A buffer that nobody else has."""
-        if sys.getrefcount(self._samples) > OWN_REFERENCES:
-            self._samples = np.empty(self._size, np.int16)
-        return self._samples
+    def lend(self) -> np.ndarray:
+        """A buffer that nobody else has; int16 [time]."""
+        if self._lent is None or self._lent() is not None:
+            self._memory = np.empty(self._size, np.int16)  # pages are taken when written
+        # Views of it refer to this array and not to the memory, since a memoryview stands between the two.
+        lent = np.frombuffer(memoryview(self._memory), np.int16)
+        self._lent = weakref.ref(lent)
+        return lent
 
 
 class DecodedShard:

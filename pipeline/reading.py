@@ -71,7 +71,7 @@ class ShardReader:
         A row that cannot be decoded is a recording with an error. What decodes past twice the shard's size
         goes to `overflow`: the first row is cut there, later ones go whole.
         """
-        shard = DecodedShard(self._buffer.free())
+        shard = DecodedShard(self._buffer.lend())
         used_s = added_s = 0.0
         full = False
         waiting: list[tuple[Mapping[str, Any], Stretch | DecodeError]] = []
