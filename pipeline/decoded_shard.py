@@ -47,7 +47,7 @@ class SampleBuffer:
         if self._lent is None or self._lent() is not None:
             self._memory = np.empty(self._size, np.int16)  # pages are taken when written
         # Views of it refer to this array and not to the memory, since a memoryview stands between the two.
-        lent = np.frombuffer(memoryview(self._memory), np.int16)
+        lent = np.frombuffer(self._memory.data, np.int16)
         self._lent = weakref.ref(lent)
         return lent
 
