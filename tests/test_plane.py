@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -48,6 +49,16 @@ def test_every_archive_holds_the_hours_asked_for():
 def test_an_archive_is_files_of_the_lengths_asked_for(tmp_path):
     write_archive(tmp_path / "in", [1, 2, 1], np.ones(500, np.int16))
     assert [soundfile.info(path).duration for path in sorted((tmp_path / "in").iterdir())] == [1.0, 2.0, 1.0]
+
+
+def test_the_figures_of_rounds_are_medians_each_for_itself():
+    one = {
+        **dict.fromkeys((field.name for field in dataclasses.fields(plane.Case)), 1),
+        "archive": "clips",
+    }
+    rounds = [plane.Case(**{**one, "cost": cost, "busy_share": 1 / cost}) for cost in (4.0, 1.0, 2.0)]
+    found = plane._median(rounds)
+    assert (found.archive, found.cost, found.busy_share, found.readers) == ("clips", 2.0, 0.5, 1)
 
 
 @pytest.mark.ray
