@@ -120,7 +120,7 @@ def _contenders(given: dict[str, Any]) -> list[str]:
 
 def _wanted(option: str, text: str | None, known: list[str]) -> list[str]:
     """Those asked for, or all. Raises `WrongUse` for a name that there is none of."""
-    wanted = text.split(",") if text else known
+    wanted = known if text is None else text.split(",")
     for name in wanted:
         if name not in known:
             raise cli.WrongUse(f"{option}: {name} is none of {', '.join(known)}")

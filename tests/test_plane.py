@@ -44,6 +44,7 @@ def test_the_busy_share_is_of_the_time_between_the_first_and_the_last():
 def test_every_archive_holds_the_hours_asked_for():
     for name, lengths in archives(2.0).items():
         assert sum(lengths) == pytest.approx(7200, rel=0.1), name
+    assert all(archives(0.5).values())  # the least that --hours takes
 
 
 def test_an_archive_is_files_of_the_lengths_asked_for(tmp_path):

@@ -28,7 +28,7 @@ def archives(hours: float) -> dict[str, list[int]]:
     row_s = sum(RAGGED_S)
     return {
         "normal": [NORMAL_S] * (total_s // NORMAL_S),
-        "ragged": list(RAGGED_S) * (total_s // row_s),
+        "ragged": list(RAGGED_S) * max(1, total_s // row_s),
         "clips": [CLIP_S] * (total_s // CLIP_S),
         "one long": [total_s // 2, *[15] * (total_s // 30)],
         "manifest": [total_s // 2, *[15] * (total_s // 30)],

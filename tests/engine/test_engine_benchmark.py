@@ -140,6 +140,7 @@ def test_the_last_line_on_stdout_is_json_with_every_round():
     ("arguments", "message"),
     [
         (["--cases", "huge-b9"], "--cases: huge-b9 is none of tiny-b4"),
+        (["--cases", ""], "--cases:  is none of tiny-b4"),
         (["--plane", "--threads", "3"], "--threads: does nothing with --plane"),
         (["--hours", "3"], "--hours: does nothing with --suite cpu"),
         (["--plane", "--archives", "normal,huge"], "--archives: huge is none of normal, ragged, clips"),
