@@ -106,8 +106,7 @@ class ShardReader:
 
         None: it is to be decoded by itself. One at least; fewer than `rows` where some are not short.
         """
-        is_mixed = self.options.channels == "mix"
-        short = list(takewhile(lambda row: is_mixed and _seems_short(row), rows))
+        short = list(takewhile(_seems_short, rows)) if self.options.channels == "mix" else []
         if len(short) < 2:
             return [None]
         found: list[Decoded | DecodeError | None] = [None] * len(short)

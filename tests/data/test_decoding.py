@@ -367,14 +367,23 @@ def test_a_hang_ends_at_the_deadline(wav):
         assert decode(decoder, wav).duration_s == 5.0
 
 
-def test_swelling_is_a_stated_error(tmp_path):
-    path = encode(tmp_path / "a.m4a", vowels(5), "aac")
+def tight_limits(path):
+    """Limits with little more memory than it takes to decode a recording."""
     with AudioDecoder() as decoder:
         decode(decoder, path)
         pages = Path(f"/proc/{child_pid(decoder)}/statm").read_text().split()[0]
-    used = int(pages) * os.sysconf("SC_PAGE_SIZE")
-    wide = write(tmp_path / "wide.wav", np.zeros((200_000, 32), np.float32), 48_000)
-    with AudioDecoder(DecodeLimits(address_space_bytes=used + (4 << 20))) as decoder:
+    return DecodeLimits(address_space_bytes=int(pages) * os.sysconf("SC_PAGE_SIZE") + (4 << 20))
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """A recording that needs more than that."""
+    return write(tmp_path / "wide.wav", np.zeros((200_000, 32), np.float32), 48_000)
+
+
+def test_swelling_is_a_stated_error(tmp_path, wide):
+    path = encode(tmp_path / "a.m4a", vowels(5), "aac")
+    with AudioDecoder(tight_limits(path)) as decoder:
         assert error_of(decoder, wide) in ("crashed", "corrupt")
         assert decode(decoder, path).duration_s > 4
 
@@ -428,14 +437,9 @@ def test_together_only_the_starts_of_long_recordings_are_decoded(decoder, tmp_pa
     assert decode_starts(decoder, []) == []
 
 
-def test_swelling_among_others_costs_one_recording(tmp_path):
+def test_swelling_among_others_costs_one_recording(tmp_path, wide):
     path = encode(tmp_path / "a.m4a", vowels(2), "aac")
-    with AudioDecoder() as decoder:
-        decode(decoder, path)
-        pages = Path(f"/proc/{child_pid(decoder)}/statm").read_text().split()[0]
-    used = int(pages) * os.sysconf("SC_PAGE_SIZE")
-    wide = write(tmp_path / "wide.wav", np.zeros((200_000, 32), np.float32), 48_000)
-    with AudioDecoder(DecodeLimits(address_space_bytes=used + (4 << 20))) as decoder:
+    with AudioDecoder(tight_limits(path)) as decoder:
         failed, *others = decode_starts(decoder, [wide, path, path])
     assert failed.error_type in ("crashed", "corrupt")
     assert [round(one.duration_s) for one in others] == [2, 2]
