@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-NOT_JOBS = {"__init__", "__main__", "cli"}
+NOT_JOBS = {"__init__", "__main__", "cli", "options"}
 
 
 def job_names() -> list[str]:

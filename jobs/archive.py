@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from jobs import cli
-from jobs.transcribe import job_request, run_options, status, transcribe
-from pipeline import archive
+from jobs.options import job_request, run_options, status
+from jobs.transcribe import transcribe
+from pipeline.driver import archive
 from pipeline.sources.locations import printable
 
 NAMES_SHOWN = 10
@@ -32,7 +33,7 @@ def update_archive(**given: Any) -> tuple[dict[str, Any], int]:
         _log_pending(found)
         return _counts(given, found) | {"runs": [], "unfinished_run": found.unfinished_run}, cli.OK
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    done = archive.update(given["output"], request, run, day=day, retry_failed=again)
+    done = archive.update_archive(given["output"], request, run, day=day, retry_failed=again)
     if not done.runs:
         cli.log.info("%s: nothing new", given["output"])
     sums = {name: sum(totals[name] for totals in done.runs.values()) for name in SHOWN}

@@ -29,7 +29,7 @@ CASES = ("tiny-b4", "tiny-b8", "small-b1")
               help="Log-mel features made beforehand, for all, or by each contender and timed.")  # fmt: skip
 @click.option("--hours", default=4.0, type=click.FloatRange(min=0.5), show_default=True,
               help="Hours of audio in each archive of --plane.")  # fmt: skip
-@click.option("--archives", help="Only these of --plane, by name, with commas between.  [default: all]")
+@click.option("--loads", help="Only these of --plane, by name, with commas between.  [default: all]")
 @click.option("--device-rtfx", type=click.FloatRange(min=1.0),
               help="How fast the device of --plane is.  [default: 400 for each core that reads]")  # fmt: skip
 def benchmark(**given: Any) -> tuple[dict[str, Any], int]:
@@ -46,7 +46,7 @@ def benchmark(**given: Any) -> tuple[dict[str, Any], int]:
 
 
 # Options that only one way of running takes.
-ONLY_PLANE = ("hours", "archives", "device_rtfx")
+ONLY_PLANE = ("hours", "loads", "device_rtfx")
 ONLY_ENGINE = ("peers", "cases", "contenders", "features", "threads")
 NOT_CHECK = ("cases", "num_rounds", "num_tokens", "features")
 
@@ -73,19 +73,19 @@ def _refuse_idle_options(given: dict[str, Any]) -> None:
 
 
 def _plane(given: dict[str, Any]) -> dict[str, Any]:
-    from pipeline.benchmark.plane import run_plane
-    from pipeline.benchmark.plane_audio import archives
+    from pipeline.benchmark.plane.loads import loads
+    from pipeline.benchmark.plane.plane import run_plane
 
-    known = list(archives(given["hours"]))
-    wanted = _wanted("--archives", given["archives"], known)
+    known = list(loads(given["hours"]))
+    wanted = _wanted("--loads", given["loads"], known)
     return run_plane(given["hours"], num_rounds=given["num_rounds"], rtfx=given["device_rtfx"], names=wanted)
 
 
 def _gpu(num_tokens: int) -> dict[str, Any]:
     import torch
 
-    from pipeline.benchmark.contenders import versions
     from pipeline.benchmark.gpu import run_gpu_suite
+    from pipeline.benchmark.peers.contenders import versions
 
     if not torch.cuda.is_available():
         raise cli.WrongUse("--suite gpu: this machine has no CUDA device")
@@ -99,9 +99,9 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cpu(given: dict[str, Any]) -> dict[str, Any]:
-    from pipeline.benchmark.cpu import Plan, run_cpu_suite
+    from pipeline.benchmark.cpu import CpuSuite, run_cpu_suite
 
-    plan = Plan(
+    plan = CpuSuite(
         cases=_wanted("--cases", given["cases"], list(CASES)),
         contenders=_contenders(given),
         num_rounds=given["num_rounds"],
@@ -113,7 +113,7 @@ def _cpu(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _contenders(given: dict[str, Any]) -> list[str]:
-    from pipeline.benchmark.contenders import names
+    from pipeline.benchmark.peers.contenders import names
 
     return _wanted("--contenders", given["contenders"], names(peers=given["peers"]))
 

@@ -6,21 +6,18 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 OK, UNFINISHED, WRONG_USE = 0, 1, 2
-
 # Dashes and underscores are both accepted in the names of options.
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
     "token_normalize_func": lambda name: name.replace("_", "-"),
     "max_content_width": 100,
 }
-
 log = logging.getLogger("earshard")
 
 
@@ -64,8 +61,8 @@ def _stop(_signum: int, _frame: FrameType | None) -> NoReturn:
 
 def _wrong_use() -> tuple[type[BaseException], ...]:
     from pipeline.config import OptionError
-    from pipeline.sources import InputError
-    from pipeline.storage import OutputError
+    from pipeline.output.retried import OutputError
+    from pipeline.sources.recording import InputError
 
     return WrongUse, OptionError, InputError, OutputError, *_engine_errors()
 
@@ -77,12 +74,12 @@ def _engine_errors() -> tuple[type[BaseException], ...]:
 
 
 def _unfinished() -> tuple[type[BaseException], ...]:
-    from pipeline.cluster import ClusterError
-    from pipeline.commit import ForeignMarker
-    from pipeline.job import Unfinished
-    from pipeline.ledger import IncompleteOutput
-    from pipeline.lock import OutputBusy
-    from pipeline.storage import OutputFailed
+    from pipeline.dataflow.cluster import ClusterError
+    from pipeline.driver.job import Unfinished
+    from pipeline.driver.lock import OutputBusy
+    from pipeline.output.commit import ForeignMarker
+    from pipeline.output.retried import OutputFailed
+    from pipeline.output.state import IncompleteOutput
 
     return OutputBusy, OutputFailed, Unfinished, IncompleteOutput, ForeignMarker, ClusterError
 
@@ -90,8 +87,3 @@ def _unfinished() -> tuple[type[BaseException], ...]:
 def _fail(message: str, status: int) -> NoReturn:
     print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     sys.exit(status)
-
-
-def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
-    """A click callback that reads an option by a function of `pipeline.config`."""
-    return lambda _context, _parameter, text: parse(text)

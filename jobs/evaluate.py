@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs import cli
-from pipeline import scoring
-from pipeline.evaluation import Evaluation, Truth, evaluate, score_rows
-from pipeline.ledger import read_transcripts
-from pipeline.sources import read_truths
+from pipeline.metrics import wer
+from pipeline.output.files import read_transcripts
+from pipeline.results.evaluation import Evaluation, Truth, evaluate, score_rows
+from pipeline.sources.references import read_truths
 
 GROUPS: dict[str, Callable[[str], str]] = {
     "all": lambda _recording_id: "all",
@@ -40,7 +40,7 @@ def evaluate_output(output: str, references: str | None, by: str) -> tuple[dict[
     whole = evaluate(scored, GROUPS["all"])[0].as_dict() if scored else {"group": "all", "num_recordings": 0}
     totals = {
         "output": output,
-        "normaliser": scoring.NORMALISER,
+        "normaliser": wer.NORMALISER,
         **{name: value for name, value in whole.items() if name != "group"},
         "num_not_scored": len(truths) - len(scored),
         "groups": [group.as_dict() for group in groups],

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from jobs import cli
-from pipeline import exports
-from pipeline.joining import Joined, read_joined, read_planned
+from pipeline.results import exports
+from pipeline.results.recordings import WholeRecording, read_joined, read_planned
 
 
 @click.command("export", context_settings=cli.SETTINGS, help=__doc__)
@@ -40,7 +40,7 @@ def export(out: str, kind: str, output: str | None) -> tuple[dict[str, Any], int
     return totals, cli.UNFINISHED if num_unfinished else cli.OK
 
 
-def _noting(recordings: Iterator[Joined], statuses: list[str]) -> Iterator[Joined]:
+def _noting(recordings: Iterator[WholeRecording], statuses: list[str]) -> Iterator[WholeRecording]:
     for recording in recordings:
         statuses.append(recording.status)
         yield recording

@@ -19,10 +19,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs import cli
-from pipeline import exports, report_page, reporting
-from pipeline.outputs import read_output
-from pipeline.reporting import Figures, Report
-from pipeline.storage import OutputError
+from pipeline.output.retried import OutputError
+from pipeline.results import exports, report_html
+from pipeline.results.report import GroupFigures, Report, make_report
+from pipeline.results.report_source import read_output
 
 
 @click.command("report", context_settings=cli.SETTINGS, help=__doc__)
@@ -40,7 +40,7 @@ def report(
     gpu_hour_usd: float | None,
 ) -> tuple[dict[str, Any], int]:
     """Print tables on stderr and the figures as one JSON line; write the files asked for."""
-    found = reporting.make_report([read_output(path, gpu_hour_usd) for path in outputs])
+    found = make_report([read_output(path, gpu_hour_usd) for path in outputs])
     _print_tables(found)
     totals = as_json(found)
     if json_file:
@@ -49,7 +49,7 @@ def report(
     if csv_file:
         _write(csv_file, as_csv(found))
     if html_file:
-        _write(html_file, report_page.render(found, datetime.now(UTC)))
+        _write(html_file, report_html.render_report(found, datetime.now(UTC)))
     return totals, cli.OK
 
 
@@ -73,15 +73,17 @@ def as_json(found: Report) -> dict[str, Any]:
 def as_csv(found: Report) -> str:
     """A line for each group of each kind; cells that a spreadsheet would run are quoted."""
     text = io.StringIO()
-    names = [field.name for field in fields(Figures)]
+    names = [field.name for field in fields(GroupFigures)]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["by", *names])
     for kind, figures in _groups(found):
-        writer.writerow([kind, exports.cell(figures.group), *(getattr(figures, name) for name in names[1:])])
+        writer.writerow(
+            [kind, exports.spreadsheet_safe(figures.group), *(getattr(figures, name) for name in names[1:])]
+        )
     return text.getvalue()
 
 
-def _groups(found: Report) -> Iterator[tuple[str, Figures]]:
+def _groups(found: Report) -> Iterator[tuple[str, GroupFigures]]:
     yield "total", found.total
     for kind in ("run", "day", "model", "shard"):
         yield from ((kind, figures) for figures in getattr(found, f"by_{kind}"))
@@ -90,7 +92,7 @@ def _groups(found: Report) -> Iterator[tuple[str, Figures]]:
 def _print_tables(found: Report) -> None:
     console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 190, highlight=False)
     shown = Table()
-    for table in [report_page.table("Total", [found.total]), *report_page.tables(found)]:
+    for table in [report_html.table("Total", [found.total]), *report_html.tables(found)]:
         if not shown.columns:
             shown.add_column("", overflow="fold")
             for name in table.header[1:]:
@@ -101,7 +103,7 @@ def _print_tables(found: Report) -> None:
             shown.add_row(*map(escape, row))
         shown.add_section()
     console.print(shown)
-    for table in report_page.slowest_recordings(found):
+    for table in report_html.slowest_recordings(found):
         for name, audio, device, rtfx in table.rows:
             console.print(
                 f"slow: {name}: {audio} of audio, {device} of device time, RTFx {rtfx}", markup=False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs import cli
+from jobs import cli, options
 from pipeline import config
 from pipeline.config import JobRequest, OptionError
 from pipeline.search.settings import PRESETS, Preset, grid
@@ -63,18 +63,20 @@ def _selectors(_context: click.Context, _parameter: click.Parameter, text: str) 
 @click.option("--language", default="auto", show_default=True, help="A code such as en; auto: by recording.")
 @click.option("--voice-activity", default="on", type=click.Choice(["on", "off"]), show_default=True,
               help="off: consecutive windows of 30 s.")  # fmt: skip
-@click.option("--batch-size", default="auto", callback=cli.parsed(config.parse_batch_size), show_default=True)
+@click.option(
+    "--batch-size", default="auto", callback=options.parsed(options.parse_batch_size), show_default=True
+)
 @click.option("--dtype", default="auto", type=click.Choice(config.DTYPES), show_default=True)
-@click.option("--actors", default="auto", callback=cli.parsed(config.parse_actors), show_default=True)
+@click.option("--actors", default="auto", callback=options.parsed(options.parse_actors), show_default=True)
 @click.option("--gpus-per-actor", type=click.FloatRange(min=0), help="0: on CPUs.")
 @click.option("--shard-hours", default=0.1, type=click.FloatRange(min=0, max=2, min_open=True),
               show_default=True, help="Hours of audio between two commits.")  # fmt: skip
 def search(**given: Any) -> tuple[dict[str, Any], int]:
     """Print a table on stderr, write plots and a policy, and print what is best as one JSON line."""
+    from pipeline.output.store import open_store
     from pipeline.search import report
     from pipeline.search.driver import SearchRequest, run_search
-    from pipeline.search.parts import mean_parts
-    from pipeline.storage import open_store
+    from pipeline.search.profile import mean_times
 
     preset = _preset(given)
     request = SearchRequest(
@@ -84,12 +86,12 @@ def search(**given: Any) -> tuple[dict[str, Any], int]:
         shard_hours=given["shard_hours"],
     )
     found = run_search(request, _run_options(given))
-    outcome = report.judge(
+    outcome = report.judge_search(
         found,
         question=preset.question,
         wer_budget=given["wer_budget"],
         group=_group(given["by"] or ("language" if preset.by_language else "all"), found.languages),
-        parts=mean_parts(found.rows),
+        parts=mean_times(found.rows),
     )
     _print(outcome)
     return report.write(open_store(given["output"]), outcome), cli.OK
@@ -152,10 +154,10 @@ def _print(outcome: Outcome) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from pipeline.search.report import remarks, tables
+    from pipeline.search.report import remarks, search_tables
 
     console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 190, highlight=False)
-    for table in tables(outcome):
+    for table in search_tables(outcome):
         shown = Table(*table.header, title=table.title)
         for column in shown.columns[1:]:
             column.justify = "right"

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from jobs import cli
+from jobs import cli, options
+from jobs.options import DEFAULT_MODEL, job_request, run_options, status
 from pipeline import config
-from pipeline.adaptive.policy_file import Policy
-from pipeline.config import JobRequest
-from pipeline.job import run_job
-from pipeline.ledger import read_transcripts
-
-DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
+from pipeline.driver.job import run_job
+from pipeline.output.files import read_transcripts
 
 
 @click.command(context_settings=cli.SETTINGS, help=__doc__)
@@ -23,7 +19,7 @@ DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
 @click.option(
     "--model", default=DEFAULT_MODEL, show_default=True, help="Name on the hub, folder or its URL, or demo."
 )
-@click.option("--sparsity", default=config.ADAPTIVE, callback=cli.parsed(config.parse_sparsity),
+@click.option("--sparsity", default=config.ADAPTIVE, callback=options.parsed(options.parse_sparsity),
               show_default=True, metavar="adaptive|NUMBER|FILE",
               help="Share of encoder positions dropped, 0 to 0.95; adaptive or a policy file: as much as "
               "--wer-budget allows.")  # fmt: skip
@@ -51,9 +47,11 @@ DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
 @click.option("--channels", default="mix", type=click.Choice(config.CHANNELS), show_default=True,
               help="split: a row for each channel.")  # fmt: skip
 @click.option("--references", help="TSV, CSV, JSONL or Parquet with audio_filepath and text.")
-@click.option("--batch-size", default="auto", callback=cli.parsed(config.parse_batch_size), show_default=True)
+@click.option(
+    "--batch-size", default="auto", callback=options.parsed(options.parse_batch_size), show_default=True
+)
 @click.option("--dtype", default="auto", type=click.Choice(config.DTYPES), show_default=True)
-@click.option("--actors", default="auto", callback=cli.parsed(config.parse_actors), show_default=True,
+@click.option("--actors", default="auto", callback=options.parsed(options.parse_actors), show_default=True,
               help="auto, N or MIN-MAX processes that hold the model.")  # fmt: skip
 @click.option(
     "--gpus-per-actor", type=click.FloatRange(min=0), help="0: on CPUs.  [default: 1 where there are GPUs]"
@@ -73,50 +71,6 @@ def transcribe(**given: Any) -> tuple[dict[str, Any], int]:
     if given["print_transcripts"]:
         _print_transcripts(given["output"], totals)
     return totals, status(totals, run)
-
-
-def job_request(given: Mapping[str, Any]) -> JobRequest:
-    """What the options ask for. Raises `OptionError` for options that do not go together."""
-    sparsity = given["sparsity"]
-    return JobRequest(
-        inputs=given["inputs"],
-        output=given["output"],
-        model=given["model"],
-        dtype=given["dtype"],
-        references=given["references"],
-        all_files=given["all_files"],
-        policy=sparsity if isinstance(sparsity, Policy) else None,
-        options={
-            **config.sparsity_options(
-                sparsity, given["wer_budget"], given["sparsify_layer"], given["selector"]
-            ),
-            "voice_activity": given["voice_activity"] == "on",
-            **{name: given[name] for name in ROW_OPTIONS},
-        },
-    )
-
-
-def run_options(given: Mapping[str, Any]) -> config.RunOptions:
-    """How the options want it to be carried out."""
-    min_actors, max_actors = given["actors"]
-    return config.RunOptions(
-        min_actors=min_actors,
-        max_actors=max_actors,
-        **{name: given[name] for name in RUN_OPTIONS},
-    )
-
-
-def status(totals: Mapping[str, Any], run: config.RunOptions) -> int:
-    """The exit status of a job whose rows are all there: whether too many failed."""
-    allowed = run.max_failed * totals["num_recordings"]
-    return cli.OK if totals["num_failed"] <= allowed else cli.UNFINISHED
-
-
-ROW_OPTIONS = (
-    *("language", "task", "initial_prompt", "word_timestamps"),
-    *("channels", "shard_hours", "max_hours"),
-)
-RUN_OPTIONS = ("batch_size", "gpus_per_actor", "gpu_hour_usd", "max_failed", "retry_failed")
 
 
 def _print_transcripts(output: str, totals: dict[str, Any]) -> None:

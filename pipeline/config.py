@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pipeline.adaptive.policy_file import Policy, PolicyError, read_policy
+from pipeline.adaptive.policy_file import PolicyFile
 
 if TYPE_CHECKING:
-    from pipeline.placed import Transcriber
+    from pipeline.longform import Transcriber
     from pipeline.sources.recording import Recording
 
 TASKS = ("transcribe", "translate")
@@ -41,7 +40,6 @@ DEFAULT_SELECTOR = "attention"  # the paper's
 ADAPTIVE_SELECTOR = "stride"  # lost least at equal k wherever it was measured (docs/sparsity.md)
 DEFAULT_BUDGET = 0.01
 MAX_BUDGET = 0.5
-
 Channels = Literal["mix", "split"]
 
 
@@ -131,7 +129,7 @@ class JobRequest:
     references: str | None = None
     all_files: bool = False
     recordings: tuple[Recording, ...] | None = None
-    policy: Policy | None = None  # what `--sparsity FILE` holds
+    policy: PolicyFile | None = None  # what `--sparsity FILE` holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,66 +167,3 @@ def check_budget(sparsity: float | str, budget: float | None) -> None:
         _require(fits, "wer-budget", budget, f"a number above 0, at most {MAX_BUDGET}")
     else:
         _require(budget is None, "wer-budget", budget, f"left out at a fixed sparsity ({sparsity})")
-
-
-def parse_sparsity(text: str) -> float | str | Policy:
-    """Read `--sparsity adaptive|NUMBER|FILE`. Raises `OptionError`."""
-    if text == ADAPTIVE:
-        return text
-    try:
-        value = float(text)
-    except ValueError:
-        return _read_policy(text)
-    check_sparsity(value)
-    return value
-
-
-def _read_policy(text: str) -> Policy:
-    if not (text.endswith(".json") or os.path.exists(text)):
-        allowed = f"{ADAPTIVE}, a number from 0 to {MAX_SPARSITY}, or a policy file"
-        raise OptionError(f"--sparsity {text}: must be {allowed}")
-    try:
-        return read_policy(text)
-    except PolicyError as error:
-        raise OptionError(f"--sparsity {error}") from error
-
-
-def sparsity_options(
-    sparsity: float | str | Policy, wer_budget: float | None, layer: int | None, selector: str | None
-) -> dict[str, Any]:
-    """The fields of `JobOptions` that say how sparse a job is; None: not asked for.
-
-    Raises `OptionError` for what does not go together.
-    """
-    if isinstance(sparsity, Policy):
-        for name, value in (("sparsify-layer", layer), ("selector", selector)):
-            _require(value is None, name, value, "left out with a policy file, which names its own")
-        sparsity = f"policy:{sparsity.digest()}"
-    if isinstance(sparsity, str) and wer_budget is None:
-        wer_budget = DEFAULT_BUDGET
-    check_budget(sparsity, wer_budget)
-    return {
-        "sparsity": sparsity,
-        "wer_budget": wer_budget,
-        "sparsify_layer": DEFAULT_LAYER if layer is None else layer,
-        "selector": selector or (ADAPTIVE_SELECTOR if sparsity == ADAPTIVE else DEFAULT_SELECTOR),
-    }
-
-
-def parse_actors(text: str) -> tuple[int | None, int | None]:
-    """Read `--actors auto|N|MIN-MAX` as (min, max); (None, None) is auto. Raises `OptionError`."""
-    if text == "auto":
-        return None, None
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
-    low = int(match[1]) if match else 0
-    high = int(match[2]) if match and match[2] else low
-    _require(match is not None and 1 <= low <= high, "actors", text, "auto, N or MIN-MAX, from 1 on")
-    return low, high
-
-
-def parse_batch_size(text: str) -> int | None:
-    """Read `--batch-size auto|N`; None is auto. Raises `OptionError`."""
-    if text == "auto":
-        return None
-    _require(text.isdecimal() and int(text) >= 1, "batch-size", text, "auto or a number from 1 on")
-    return int(text)

@@ -1,7 +1,8 @@
 """Fixtures of the tests in this folder."""
 
 import pytest
-from fakes import FakeEngine
+
+from tests.fakes import FakeEngine
 
 
 @pytest.fixture

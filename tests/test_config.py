@@ -4,14 +4,15 @@ from dataclasses import fields, replace
 
 import pytest
 
+from jobs import options
 from pipeline import config
-from pipeline.adaptive.policy_file import Policy, write_policy
+from pipeline.adaptive.policy_file import PolicyFile, write_policy
 from pipeline.config import JobOptions, OptionError
-from pipeline.engine.policy import Level
+from pipeline.engine.sparsify.level import Level
 
 OPTIONS = JobOptions(model="demo", model_revision="r", dtype="float32", engine_version="1")
 ADAPTIVE = {"sparsity": "adaptive", "wer_budget": 0.01}
-POLICY = Policy(model="demo", model_revision="r", levels=(Level(share=1.0),), start=1)
+POLICY = PolicyFile(model="demo", model_revision="r", levels=(Level(share=1.0),), start=1)
 OTHER = {
     **{"model": "x", "model_revision": "y", "dtype": "bfloat16", "engine_version": "2", "schema_version": 2},
     **{"sparsity": 0.5, "sparsify_layer": 3, "selector": "stride", "language": "de", "task": "translate"},
@@ -37,8 +38,8 @@ def test_the_kind_of_adaptive_sparsity_and_its_budget_change_the_fingerprint():
     kinds = [
         ADAPTIVE,
         ADAPTIVE | {"wer_budget": 0.02},
-        config.sparsity_options(POLICY, 0.01, None, None),
-        config.sparsity_options(replace(POLICY, start=0), 0.01, None, None),
+        options.sparsity_options(POLICY, 0.01, None, None),
+        options.sparsity_options(replace(POLICY, start=0), 0.01, None, None),
     ]
     assert len({replace(OPTIONS, **kind).fingerprint() for kind in [{}, *kinds]}) == 5
     message = replace(OPTIONS, **kinds[1]).difference(replace(OPTIONS, **ADAPTIVE).as_dict())
@@ -77,26 +78,26 @@ def test_a_wrong_option_is_named_with_what_it_may_be(name, value):
 
 @pytest.mark.parametrize(("text", "expected"), [("auto", (None, None)), ("2", (2, 2)), ("1-4", (1, 4))])
 def test_actors_are_auto_a_number_or_a_range(text, expected):
-    assert config.parse_actors(text) == expected
+    assert options.parse_actors(text) == expected
 
 
 @pytest.mark.parametrize("text", ["0", "4-2", "many", "-1"])
 def test_other_actors_are_refused(text):
     with pytest.raises(OptionError, match="--actors"):
-        config.parse_actors(text)
+        options.parse_actors(text)
 
 
 @pytest.mark.parametrize("text", ["0", "big", "-2", "1.5"])
 def test_a_batch_size_is_a_number_from_one_on(text):
     with pytest.raises(OptionError, match="--batch-size"):
-        config.parse_batch_size(text)
+        options.parse_batch_size(text)
 
 
 def test_sparsity_is_adaptive_a_number_or_a_policy_file(tmp_path):
     write_policy(tmp_path / "policy.json", POLICY)
-    assert config.parse_sparsity("adaptive") == "adaptive"
-    assert config.parse_sparsity("0.5") == 0.5
-    assert config.parse_sparsity(str(tmp_path / "policy.json")) == POLICY
+    assert options.parse_sparsity("adaptive") == "adaptive"
+    assert options.parse_sparsity("0.5") == 0.5
+    assert options.parse_sparsity(str(tmp_path / "policy.json")) == POLICY
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_sparsity_is_adaptive_a_number_or_a_policy_file(tmp_path):
 )
 def test_another_sparsity_is_refused_in_one_line(text, message):
     with pytest.raises(OptionError, match=message):
-        config.parse_sparsity(text)
+        options.parse_sparsity(text)
 
 
 @pytest.mark.parametrize(
@@ -125,18 +126,18 @@ def test_another_sparsity_is_refused_in_one_line(text, message):
 )
 def test_options_of_sparsity_that_do_nothing_are_refused(arguments, message):
     with pytest.raises(OptionError, match=message):
-        config.sparsity_options(*arguments)
+        options.sparsity_options(*arguments)
 
 
 def test_the_budget_is_one_in_a_hundred_unless_it_is_given():
-    assert config.sparsity_options("adaptive", None, None, None)["wer_budget"] == 0.01
-    assert config.sparsity_options(0.0, None, None, None)["wer_budget"] is None
+    assert options.sparsity_options("adaptive", None, None, None)["wer_budget"] == 0.01
+    assert options.sparsity_options(0.0, None, None, None)["wer_budget"] is None
 
 
 def test_the_selectors_are_those_of_the_engine():
-    from pipeline.engine import sparsify
+    from pipeline.engine.sparsify import selectors
 
-    assert set(config.SELECTORS) == set(sparsify.SELECTORS)
+    assert set(config.SELECTORS) == set(selectors.SELECTORS)
 
 
 @pytest.mark.parametrize(
@@ -144,4 +145,4 @@ def test_the_selectors_are_those_of_the_engine():
     [("adaptive", None, "stride"), (0.5, None, "attention"), ("adaptive", "energy", "energy")],
 )
 def test_the_rule_is_the_papers_but_for_adaptive_unless_one_is_asked_for(sparsity, asked, selector):
-    assert config.sparsity_options(sparsity, None, None, asked)["selector"] == selector
+    assert options.sparsity_options(sparsity, None, None, asked)["selector"] == selector

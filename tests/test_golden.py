@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import commit
-from pipeline.ledger import read_transcripts
+from pipeline.output import files
+from pipeline.output.files import read_transcripts
+from pipeline.output.local_store import LocalStore
 from pipeline.schema import METRICS, PLAN, TRANSCRIPTS
-from pipeline.storage import LocalStore
 
 RELEASES = sorted(path for path in (Path(__file__).parent / "golden").iterdir() if path.is_dir())
 
@@ -38,13 +38,13 @@ def test_files_of_a_release_have_the_columns_of_this_one(output):
         names = list(store.names(folder))
         assert names
         for name in names:
-            assert commit.parquet_table(store.read(name), schema).num_rows > 0
+            assert files.parquet_table(store.read(name), schema).num_rows > 0
 
 
 @pytest.mark.parametrize("output", RELEASES, ids=lambda path: path.name)
 def test_a_marker_of_a_release_vouches_for_its_transcripts(output):
     store = LocalStore(output)
     for name in store.names("metrics"):
-        marker = commit.parquet_table(store.read(name), METRICS).to_pylist()[0]
-        content = store.read(commit.transcripts_name(marker["shard_id"]))
+        marker = files.parquet_table(store.read(name), METRICS).to_pylist()[0]
+        content = store.read(files.transcripts_name(marker["shard_id"]))
         assert hashlib.sha256(content).hexdigest() == marker["transcripts_sha256"]

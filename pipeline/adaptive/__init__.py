@@ -1,1 +1,1 @@
-"""Adaptive sparsity with a kept accuracy budget: what is decided, and on which evidence. Without Ray."""
+"""How sparse a job may be, and on which evidence; without Ray."""

@@ -13,21 +13,14 @@ import pyarrow as pa
 from pipeline.adaptive import bounds, sampling
 from pipeline.adaptive.certainty import floor_of, is_unsure
 from pipeline.adaptive.comparison import by_root, compare
-from pipeline.adaptive.running import FOLDER, Draws
-from pipeline.engine.policy import Level
-from pipeline.placed import SAMPLE_RATE, PlacedWindow, Transcriber, placed_windows, transcribe_windows
+from pipeline.adaptive.job_policy import Draws
+from pipeline.engine.sparsify.level import Level
+from pipeline.longform import SAMPLE_RATE, PlacedWindow, Transcriber, placed_windows, transcribe_windows
 from pipeline.schema import SAMPLE_RESULT, table_of
-
-DECISION = f"{FOLDER}/calibration.json"
-
-
-def sample_name(unit: int) -> str:
-    """The file of a calibrated unit in the output."""
-    return f"{FOLDER}/sample-{unit:05d}.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class CalibrationTask:
     """What the actors need to calibrate: the ladder, and the errors after which nothing sparser is tried."""
 
     ladder: tuple[Level, ...]
@@ -99,7 +92,7 @@ class LevelEvidence:
 class Decision:
     """Where the ladder is entered, and why. `ladder` are its levels as a policy file has them.
 
-    min_logprob: of all its levels (see `engine.policy.Level`), from the dense texts of the sample.
+    min_logprob: of all its levels (see `engine.sparsify.level.Level`), from the dense texts of the sample.
     """
 
     start: int

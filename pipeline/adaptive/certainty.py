@@ -21,7 +21,7 @@ def floor_of(logprobs: Iterable[float | None]) -> float | None:
     It is rounded, so that the last digits, which depend on a window's company, do not show in it. Of fewer
     than 21 texts it is that of the least sure.
 
-    logprobs: of dense windows (`placed.standing_logprob`); those decoded again are left out.
+    logprobs: of dense windows (`longform.first_pass_logprob`); those decoded again are left out.
     """
     known = [logprob for logprob in logprobs if logprob is not None]
     return round(float(np.quantile(known, UNSURE_SHARE, method="lower")), 3) if known else None
@@ -30,7 +30,7 @@ def floor_of(logprobs: Iterable[float | None]) -> float | None:
 def is_unsure(row: Mapping[str, Any], floor: float | None) -> bool:
     """Whether the engine would decode a window again, for the text that it has at a level.
 
-    row: its `logprob` (`placed.standing_logprob`), `kept_positions` and `total_positions`, by these names.
+    row: its `logprob` (`longform.first_pass_logprob`), `kept_positions` and `total_positions`.
     """
     logprob, is_sparse = row["logprob"], row["kept_positions"] < row["total_positions"]
     return is_sparse and logprob is not None and floor is not None and logprob < floor

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline import scoring
-from pipeline.placed import PlacedResult, join_text, standing_logprob
+from pipeline.longform import PlacedResult, first_pass_logprob, join_text
+from pipeline.metrics import wer
 
 Root = tuple[int, float]  # recording and start of a window, the same for the tails cut out of it
 
@@ -20,8 +20,8 @@ class Compared:
     num_errors: word edits between the texts, normalised as in scoring; num_words: words of the dense text.
     kept_positions: what was kept of total_positions; retried_positions: those of windows decoded again.
     dense_positions: the same two added up for the dense decoding, which fails and tries again too.
-    logprob, dense_logprob: see `placed.standing_logprob`; the former is None also where sparse heard another
-        language, in which dense would decode it again.
+    logprob, dense_logprob: see `longform.first_pass_logprob`; the former is None also where sparse heard
+        another language, in which dense would decode it again.
     """
 
     num_errors: int
@@ -48,7 +48,7 @@ def compare(dense: Sequence[PlacedResult], sparse: Sequence[PlacedResult]) -> Co
     """The results of one window and its tails, decoded both ways."""
     language = dense[0].result.language
     is_same_language = sparse[0].result.language == language
-    counts = scoring.count_errors(join_text(dense, language), join_text(sparse, language), language)
+    counts = wer.count_errors(join_text(dense, language), join_text(sparse, language), language)
     return Compared(
         num_errors=counts.num_errors,
         num_words=counts.num_reference_words,
@@ -58,8 +58,8 @@ def compare(dense: Sequence[PlacedResult], sparse: Sequence[PlacedResult]) -> Co
         dense_positions=sum(d.result.total_positions for d in dense) + _retried_positions(dense),
         dense_device_s=device_s(dense),
         sparse_device_s=device_s(sparse),
-        logprob=standing_logprob(sparse) if is_same_language else None,
-        dense_logprob=standing_logprob(dense),
+        logprob=first_pass_logprob(sparse) if is_same_language else None,
+        dense_logprob=first_pass_logprob(dense),
     )
 
 

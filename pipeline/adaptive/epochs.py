@@ -13,18 +13,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pipeline.adaptive import bounds, sampling
-from pipeline.adaptive.running import FOLDER, Draws, RunningPolicy
-from pipeline.storage import Store
+from pipeline.adaptive.files import epoch_name
+from pipeline.adaptive.job_policy import Draws, JobPolicy
+from pipeline.output.store import Store
 
 LAG = 2  # epochs: while one is committed the next one runs
 LOOK_GROWTH = 1.5  # a look is worth its share of the error level once the shadow has grown by half
-
 log = logging.getLogger("earshard")
-
-
-def epoch_name(epoch: int) -> str:
-    """The file of an epoch's level in the output."""
-    return f"{FOLDER}/epoch-{epoch:05d}.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +60,7 @@ def read_epoch(content: bytes) -> EpochLevel:
     return EpochLevel(**stored, look=Look(**look) if look else None)
 
 
-def next_epoch(before: EpochLevel, shards: Iterable[Mapping[str, Any]], policy: RunningPolicy) -> EpochLevel:
+def next_epoch(before: EpochLevel, shards: Iterable[Mapping[str, Any]], policy: JobPolicy) -> EpochLevel:
     """The level of the epoch after `before`.
 
     It goes one rung down where the bound of the loss passes the budget, and never up: the rungs above were
@@ -90,7 +85,7 @@ def next_epoch(before: EpochLevel, shards: Iterable[Mapping[str, Any]], policy: 
     return EpochLevel(epoch=after.epoch, rung=before.rung - 1, num_looks=before.num_looks + 1, look=look)
 
 
-def take_look(rung: int, shadow: Sequence[tuple[int, int]], policy: RunningPolicy) -> Look:
+def take_look(rung: int, shadow: Sequence[tuple[int, int]], policy: JobPolicy) -> Look:
     """Compare the loss on a rung with the budget. Shards and windows of the calibration are the draws."""
     draws = [*calibrated(policy, rung), *shadow]
     errors, words = [draw[0] for draw in draws], [draw[1] for draw in draws]
@@ -105,7 +100,7 @@ def take_look(rung: int, shadow: Sequence[tuple[int, int]], policy: RunningPolic
     )
 
 
-def calibrated(policy: RunningPolicy, rung: int) -> Draws:
+def calibrated(policy: JobPolicy, rung: int) -> Draws:
     """What the job's own calibration saw on a rung; nothing where it had none."""
     return policy.calibrated[rung - 1] if 0 < rung <= len(policy.calibrated) else ()
 
@@ -113,7 +108,7 @@ def calibrated(policy: RunningPolicy, rung: int) -> Draws:
 class Epochs:
     """The driver's side: takes in what is committed and writes the levels that can be decided."""
 
-    def __init__(self, store: Store, policy: RunningPolicy) -> None:
+    def __init__(self, store: Store, policy: JobPolicy) -> None:
         self._store, self._policy = store, policy
         self._shards: dict[int, Mapping[str, Any]] = {}
         self._num_leading = 0  # shards from 0 on without a gap
@@ -150,7 +145,7 @@ class Epochs:
         return level
 
 
-def _log_look(level: EpochLevel, policy: RunningPolicy) -> None:
+def _log_look(level: EpochLevel, policy: JobPolicy) -> None:
     look = level.look
     if look is not None:
         outcome = "stays" if look.passed else f"goes down to {level.rung}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-from pipeline.adaptive.epochs import LAG, epoch_name, read_epoch
-from pipeline.adaptive.running import RunningPolicy
+from pipeline.adaptive.epochs import LAG, read_epoch
+from pipeline.adaptive.files import epoch_name
+from pipeline.adaptive.job_policy import JobPolicy
 from pipeline.adaptive.shadow import ShardLevel
-from pipeline.storage import Store
+from pipeline.output.store import Store
 
 STALLED = "_tmp/stalled"
 POLL_S = 0.5
@@ -20,7 +21,7 @@ class Stalled(RuntimeError):
     """The level of a shard is not decided in this round; the shard is left to the next one."""
 
 
-def level_of(shard_id: int, policy: RunningPolicy, store: Store, round_id: str) -> ShardLevel:
+def level_of(shard_id: int, policy: JobPolicy, store: Store, round_id: str) -> ShardLevel:
     """The level of a shard, waited for. Raises `Stalled`."""
     if policy.start == 0:
         return policy.shard_level(0)
@@ -33,7 +34,7 @@ def level_of(shard_id: int, policy: RunningPolicy, store: Store, round_id: str) 
     return policy.shard_level(read_epoch(content).rung)
 
 
-def refuse_if_stalled(shard_id: int, policy: RunningPolicy, store: Store, round_id: str) -> None:
+def refuse_if_stalled(shard_id: int, policy: JobPolicy, store: Store, round_id: str) -> None:
     """Raise `Stalled` where another shard of this round has waited in vain and this one would."""
     epoch = policy.epoch_of(shard_id)
     if policy.start == 0 or epoch < LAG or store.read(f"{STALLED}/{round_id}") is None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine.policy import Level
+from pipeline.engine.sparsify.level import Level
 
 FORMAT = 1
 
@@ -23,7 +23,7 @@ class PolicyError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
+class PolicyFile:
     """A ladder of levels, mildest first. `start` is a rung: 0 is dense, n is `levels[n - 1]`.
 
     `model` and `model_revision` name the weights that the evidence is of.
@@ -60,12 +60,12 @@ class Policy:
         return json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
 
 
-def write_policy(path: str | Path, policy: Policy) -> None:
+def write_policy(path: str | Path, policy: PolicyFile) -> None:
     """Write a policy file, over one that is there."""
     Path(path).write_text(policy.as_json(), encoding="utf-8")
 
 
-def read_policy(path: str | Path) -> Policy:
+def read_policy(path: str | Path) -> PolicyFile:
     """Read a policy file. Raises `PolicyError`, which names the file and what is wrong with it."""
     try:
         return parse_policy(Path(path).read_bytes())
@@ -75,7 +75,7 @@ def read_policy(path: str | Path) -> Policy:
         raise PolicyError(f"{path}: is not a policy file: {error}") from error
 
 
-def parse_policy(content: bytes) -> Policy:
+def parse_policy(content: bytes) -> PolicyFile:
     """Read the content of a policy file. Raises `ValueError` for anything else."""
     stored = json.loads(content)
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
@@ -83,7 +83,7 @@ def parse_policy(content: bytes) -> Policy:
     for name, kind in (("model", str), ("model_revision", str), ("levels", list), ("start", int)):
         if not isinstance(stored.get(name), kind) or isinstance(stored[name], bool):
             raise ValueError(f'"{name}" is missing or not of type {kind.__name__}')
-    return Policy(
+    return PolicyFile(
         model=stored["model"],
         model_revision=stored["model_revision"],
         levels=tuple(_level(number, found) for number, found in enumerate(stored["levels"], 1)),

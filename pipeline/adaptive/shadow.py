@@ -13,8 +13,8 @@ from typing import Any
 
 from pipeline.adaptive.comparison import Compared, by_root, compare
 from pipeline.adaptive.sampling import is_drawn
-from pipeline.engine.policy import Level
-from pipeline.placed import PlacedResult, PlacedWindow, Transcriber, transcribe_windows
+from pipeline.engine.sparsify.level import Level
+from pipeline.longform import PlacedResult, PlacedWindow, Transcriber, transcribe_windows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.adaptive import bounds
-from pipeline.adaptive.calibration import DECISION, draws_of, stored_decision
-from pipeline.adaptive.opening import POLICY, read_sample
-from pipeline.storage import Store
+from pipeline.adaptive.calibration import draws_of, stored_decision
+from pipeline.adaptive.files import DECISION, POLICY, read_sample
+from pipeline.output.store import Store
 
 
 def summarise_policy(

@@ -1,1 +1,1 @@
-"""Speed of the engine and of its peers: random weights, equal work, interleaved rounds. Needs no Ray."""
+"""Speed of the engine, of its peers and of the data plane."""

@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.benchmark.contender import Setting
-from pipeline.benchmark.seat import SeatError, seats
-from pipeline.decoding import SAMPLE_RATE, AudioDecoder, Source
-from pipeline.engine.features import LogMel
-from pipeline.engine.shape import Shape
-from pipeline.engine.snapshot import resolve
-from pipeline.engine.vocabulary import read_vocabulary
-from pipeline.scoring import count_errors, total
-from pipeline.windows import even_windows
+from pipeline.benchmark.peers.contender import CaseSetup
+from pipeline.benchmark.peers.seat import SeatError, seats
+from pipeline.demo import SPEECH
+from pipeline.engine.audio import SAMPLE_RATE
+from pipeline.engine.model.log_mel import LogMel
+from pipeline.engine.model.shape import Shape
+from pipeline.engine.model.snapshot import resolve
+from pipeline.engine.model.vocabulary import read_vocabulary
+from pipeline.metrics.wer import count_errors, total
+from pipeline.reading.decoder import AudioDecoder
+from pipeline.reading.windows import even_windows
+from pipeline.sources.opening import OpenRecording
 
-SPEECH = Path(__file__).parents[1] / "demo" / "speech"
 REFERENCE = "f32"
 BATCH_SIZE = 4
 MAX_TOKENS = 220
@@ -39,7 +41,7 @@ def check_texts(names: Sequence[str], *, threads: int) -> dict[str, Any]:
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         # A copy: some peers write their own form of the model beside it.
-        setting = Setting(copytree(snapshot.folder, root / "demo"), MAX_TOKENS, BATCH_SIZE, threads)
+        setting = CaseSetup(copytree(snapshot.folder, root / "demo"), MAX_TOKENS, BATCH_SIZE, threads)
         ordered = [REFERENCE, *(name for name in names if name != REFERENCE)]
         for name, seat in seats(ordered, threads=threads).items():
             stack.enter_context(seat)
@@ -83,7 +85,7 @@ def _features(shape: Shape) -> np.ndarray:
             if path.suffix in {".tsv", ".md"}:
                 continue
             with path.open("rb") as file:
-                source = Source(name=path.name, fd=file.fileno(), start=0, length=path.stat().st_size)
+                source = OpenRecording(name=path.name, fd=file.fileno(), start=0, length=path.stat().st_size)
                 samples = decoder.decode(source).samples[0]
             for window in even_windows(len(samples) / SAMPLE_RATE):
                 first, end = round(window.start_s * SAMPLE_RATE), round(window.end_s * SAMPLE_RATE)

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.benchmark import contenders
-from pipeline.benchmark.contender import Setting
 from pipeline.benchmark.layer import time_layers
 from pipeline.benchmark.machine import describe_machine
+from pipeline.benchmark.peers import contenders
+from pipeline.benchmark.peers.contender import CaseSetup
+from pipeline.benchmark.peers.interleaved import Measurement, medians, ratios, run_rounds
+from pipeline.benchmark.peers.seat import Seat, SeatError, seats
 from pipeline.benchmark.random_model import KINDS, write_random_model
-from pipeline.benchmark.rounds import Round, medians, ratios, run_rounds
-from pipeline.benchmark.seat import Seat, SeatError, seats
-from pipeline.benchmark.work import Work
-from pipeline.engine.features import LogMel
-from pipeline.engine.shape import Shape
-from pipeline.engine.snapshot import resolve
+from pipeline.benchmark.roofline import BatchWork
+from pipeline.engine.model.log_mel import LogMel
+from pipeline.engine.model.shape import Shape
+from pipeline.engine.model.snapshot import resolve
 
 CASES = {"tiny-b4": ("tiny", 4), "tiny-b8": ("tiny", 8), "small-b1": ("small", 1)}
 WINDOW_SAMPLES = 480_000
@@ -32,7 +32,7 @@ LAYER_ROUNDS = 5  # of the layers for each round of the whole: they take millise
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class CpuSuite:
     """What to run. features_inside: everyone makes its own, and the time counts."""
 
     cases: Sequence[str]
@@ -43,10 +43,10 @@ class Plan:
     features_inside: bool
 
 
-def run_cpu_suite(plan: Plan) -> dict[str, Any]:
+def run_cpu_suite(plan: CpuSuite) -> dict[str, Any]:
     """Runs the cases of a plan; a table goes to stderr. Raises `SeatError` where one of ours fails."""
     machine = describe_machine()
-    rounds: list[Round] = []
+    rounds: list[Measurement] = []
     rows: list[dict[str, Any]] = []
     layers: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
@@ -79,16 +79,16 @@ def run_cpu_suite(plan: Plan) -> dict[str, Any]:
 def _run_case(
     case: str,
     root: Path,
-    plan: Plan,
+    plan: CpuSuite,
     found: Mapping[str, Seat],
     machine: dict[str, Any],
     failed: dict[str, str],
-) -> tuple[list[Round], list[dict[str, Any]]]:
+) -> tuple[list[Measurement], list[dict[str, Any]]]:
     name, batch_size = CASES[case]
     folder = root / name
     if not folder.is_dir():
         write_random_model(folder, KINDS[name], never_ends=True)
-    setting = Setting(folder, plan.num_tokens, batch_size, plan.threads)
+    setting = CaseSetup(folder, plan.num_tokens, batch_size, plan.threads)
     ready = _loaded(found, setting, failed)
     print(f"{case}: {', '.join(ready)}", file=sys.stderr, flush=True)
     inputs = _inputs(batch_size, KINDS[name].num_mels, plan.features_inside)
@@ -120,7 +120,7 @@ def _time_layers(folder: Path, num_rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _loaded(found: Mapping[str, Seat], setting: Setting, failed: dict[str, str]) -> dict[str, Seat]:
+def _loaded(found: Mapping[str, Seat], setting: CaseSetup, failed: dict[str, str]) -> dict[str, Seat]:
     """Those that can load the model; a peer that cannot is left out, and it is said why."""
     ready = {}
     for name, seat in found.items():
@@ -143,12 +143,12 @@ def _inputs(batch_size: int, num_mels: int, features_inside: bool) -> np.ndarray
     return LogMel(num_mels, 3000, torch.device("cpu"))(list(noise)).numpy()
 
 
-def _roofline(row: dict[str, Any], shape: Shape, setting: Setting, machine: dict[str, Any]) -> float:
+def _roofline(row: dict[str, Any], shape: Shape, setting: CaseSetup, machine: dict[str, Any]) -> float:
     """Ideal over measured CPU time, at the peaks of one thread; of a peer's arithmetic as of ours."""
     is_int8 = "int8" in row["contender"]
     sparsity = contenders.SPARSITY if row["contender"].endswith("_eas") else 0.0
     size = setting.batch_size
-    work = Work.of(shape, size, sparsity, contenders.LAYER, setting.num_tokens, 4, 1 if is_int8 else 4)
+    work = BatchWork.of(shape, size, sparsity, contenders.LAYER, setting.num_tokens, 4, 1 if is_int8 else 4)
     ideal_s = work.ideal_s(
         machine["peak_gflops"] * 1e9,
         machine["peak_copy_gb_per_s"] * 1e9,

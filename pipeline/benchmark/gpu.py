@@ -21,11 +21,12 @@ from torch import Tensor
 
 from pipeline.benchmark.machine import peak_copy, peak_flops
 from pipeline.benchmark.random_model import KINDS, Kind, random_model, random_transformers_model
-from pipeline.benchmark.work import Work
-from pipeline.engine.model import Model
-from pipeline.engine.rules import Rules
-from pipeline.engine.slots import Slots, Task
-from pipeline.engine.sparsify import SELECTORS, encode_sparse, num_kept
+from pipeline.benchmark.roofline import BatchWork
+from pipeline.engine.decoding.rules import Rules
+from pipeline.engine.decoding.slots import Slots, Task
+from pipeline.engine.model.whisper import Model
+from pipeline.engine.sparsify.scoring_layer import encode_sparse
+from pipeline.engine.sparsify.selectors import SELECTORS, num_kept
 
 MODELS = ("large-v3-turbo", "tiny", "small", "large-v3")
 BATCHES = (16, 64, 256)
@@ -46,7 +47,7 @@ class Peaks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stages:
+class BatchTimes:
     """Seconds of one batch, stage by stage, and what they come to.
 
     roofline: ideal over measured time of the last three stages. rtfx: with all four.
@@ -68,7 +69,7 @@ def run_gpu_suite(num_tokens: int, device: str = "cuda", dtype: str = "bfloat16"
     """Runs as much of the suite as fits into the time; what was left out is named."""
     place, deadline = torch.device(device), time.perf_counter() + BUDGET_S
     peaks = Peaks(flops=peak_flops(place, torch.bfloat16, 8192), copied=peak_copy(place))
-    stages: list[Stages] = []
+    stages: list[BatchTimes] = []
     theirs: list[dict[str, Any]] = []
     left_out: list[str] = []
 
@@ -113,7 +114,7 @@ def run_gpu_suite(num_tokens: int, device: str = "cuda", dtype: str = "bfloat16"
 @torch.inference_mode()
 def measure_stages(
     model: Model, name: str, batch_size: int, sparsity: float, num_tokens: int, peaks: Peaks
-) -> Stages:
+) -> BatchTimes:
     """Medians of a few batches, after one that compiles and captures."""
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
@@ -124,8 +125,10 @@ def measure_stages(
     times = [_run_once(model, slots, windows, sparsity, num_tokens) for _ in range(REPEATS + 1)][1:]
     features_s, encode_s, memory_s, decode_s = (median(run[stage] for run in times) for stage in range(4))
     model_s = encode_s + memory_s + decode_s
-    work = Work.of(model.shape, batch_size, sparsity, SCORING_LAYER, num_tokens, model.torch_dtype.itemsize)
-    return Stages(
+    work = BatchWork.of(
+        model.shape, batch_size, sparsity, SCORING_LAYER, num_tokens, model.torch_dtype.itemsize
+    )
+    return BatchTimes(
         model=name,
         batch_size=batch_size,
         sparsity=sparsity,

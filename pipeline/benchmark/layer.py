@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.engine.encoder import Encoder, EncoderLayer
-from pipeline.engine.model import load_model
-from pipeline.engine.snapshot import resolve
-from pipeline.engine.sparsify import SELECTORS, Evidence, finish_kept, num_kept
+from pipeline.engine.model.encoder import Encoder, EncoderLayer
+from pipeline.engine.model.snapshot import resolve
+from pipeline.engine.model.whisper import load_model
+from pipeline.engine.sparsify.scoring_layer import finish_kept
+from pipeline.engine.sparsify.selectors import SELECTORS, Evidence, num_kept
 
 DTYPES = ("float32", "int8")
 

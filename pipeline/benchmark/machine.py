@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from pipeline.engine import int8, packed
-from pipeline.engine.layers import Linear
+from pipeline.engine.model import int8, packed
+from pipeline.engine.model.layers import Linear
 
 PEAK_SIZE = 1536  # a square product of this size fits the caches of any server core
 COPY_BYTES = 256 << 20

@@ -15,8 +15,8 @@ from transformers import (
 )
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from pipeline.engine.model import Model, build_model
-from pipeline.engine.snapshot import Snapshot
+from pipeline.engine.model.snapshot import Snapshot
+from pipeline.engine.model.whisper import Model, build_model
 
 SILENT_TOKENS = [
     "<|startoftranscript|>",

@@ -1,1 +1,5 @@
-"""The bundled model: synthetic language, speech, training and held-out sets. Never imports ray."""
+"""The bundled model and speech, as data."""
+
+from pathlib import Path
+
+SPEECH = Path(__file__).parent / "speech"

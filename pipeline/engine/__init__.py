@@ -9,8 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pipeline.engine.model.snapshot import ModelNotFound
 from pipeline.engine.results import Segment, WindowResult, Word
-from pipeline.engine.snapshot import ModelNotFound
 
 if TYPE_CHECKING:
     from pipeline.engine.engine import Engine

@@ -8,22 +8,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.engine import guard
-from pipeline.engine.alignment import Aligner, Spoken, TokenTimes, words_of
-from pipeline.engine.features import SAMPLE_RATE
-from pipeline.engine.loading import pick_device, pick_dtype
-from pipeline.engine.model import Model, load_model
+from pipeline.engine.audio import SAMPLE_RATE
+from pipeline.engine.decoding import quality_gates
+from pipeline.engine.decoding.segments import resume_time, split_spans
+from pipeline.engine.decoding.slots import Decoding
+from pipeline.engine.model.snapshot import Snapshot, resolve
+from pipeline.engine.model.weights import pick_device, pick_dtype
+from pipeline.engine.model.whisper import Model, load_model
 from pipeline.engine.options import EngineOptions
-from pipeline.engine.parts import time_parts
-from pipeline.engine.passes import Pass, Passes, Work
-from pipeline.engine.policy import Level
+from pipeline.engine.profile import profile
 from pipeline.engine.results import Segment, WindowResult
-from pipeline.engine.scheduler import READ_AHEAD
-from pipeline.engine.segments import resume_time, split_spans
-from pipeline.engine.slots import Decoding
-from pipeline.engine.snapshot import Snapshot, resolve
-from pipeline.engine.sound import sounding_samples
-from pipeline.engine.sparsify import SELECTORS
+from pipeline.engine.scheduling.passes import Passes
+from pipeline.engine.scheduling.scheduler import READ_AHEAD
+from pipeline.engine.scheduling.work import Pass, Work
+from pipeline.engine.sparsify.level import Level
+from pipeline.engine.sparsify.selectors import SELECTORS
+from pipeline.engine.sparsify.sound import sounding_samples
+from pipeline.engine.timing.alignment import Aligner, Spoken, TokenTimes, words_of
 
 CPU_BATCH = 8  # past it a CPU gains nothing
 MAX_AUTO_BATCH = 64  # past it a GPU gains under 5 %: the cross-attention is read once per window and token
@@ -110,10 +111,10 @@ class Engine:
         works = [Work(samples=np.zeros(SAMPLE_RATE, np.float32), seed=0, language=None) for _ in range(size)]
         self._passes.run(works, Pass(level=self._level, max_new_tokens=4))
 
-    def time_parts(
+    def profile(
         self, windows: Sequence[np.ndarray], *, level: Level, language: str | None = None
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Seconds that each of `parts.PARTS` takes for windows side by side, dense and at a level.
+        """Seconds that each of `profile.OPERATIONS` takes for windows side by side, dense and at a level.
 
         level: one with a sparsity. language: None to detect it. Nothing else may use the device meanwhile.
         Raises ValueError for a window, a language or a level that the model cannot take.
@@ -122,11 +123,11 @@ class Engine:
         works = self._works(windows, [language] * len(windows), None)
         samples, code = [work.samples for work in works], works[0].language
         return (
-            time_parts(self._model, samples, level=None, language=code, layer=level.layer),
-            time_parts(self._model, samples, level=level, language=code, layer=level.layer),
+            profile(self._model, samples, level=None, language=code, layer=level.layer),
+            profile(self._model, samples, level=level, language=code, layer=level.layer),
         )
 
-    def _settle(self, windows: Sequence[tuple[Work, Level | None]]) -> list[guard.Settled]:
+    def _settle(self, windows: Sequence[tuple[Work, Level | None]]) -> list[quality_gates.Settled]:
         works = [work for work, _ in windows]
         keeps = self._aligner is not None
         first = self._passes.run(works, [Pass(level=level, keeps_hidden=keeps) for _, level in windows])
@@ -143,7 +144,7 @@ class Engine:
 
         total = self._model.shape.source_positions
         sounding = [sounding_samples(work.samples) for work in works]
-        return guard.settle(
+        return quality_gates.settle(
             first,
             retry,
             self._model.vocabulary,
@@ -152,7 +153,9 @@ class Engine:
             floors=[None if level is None else level.min_logprob for _, level in windows],
         )
 
-    def _times(self, works: Sequence[Work], settled: Sequence[guard.Settled]) -> Sequence[TokenTimes | None]:
+    def _times(
+        self, works: Sequence[Work], settled: Sequence[quality_gates.Settled]
+    ) -> Sequence[TokenTimes | None]:
         """The times of each window's tokens; None where they were not asked for or there are no tokens."""
         aligner = self._aligner
         spoken = [n for n, one in enumerate(settled) if one.tokens and not one.is_silent]
@@ -204,7 +207,7 @@ class Engine:
             raise ValueError(f"language is {code!r}; the model knows {', '.join(self.languages)}")
         return code if self.is_multilingual else "en"
 
-    def _result(self, work: Work, settled: guard.Settled, times: TokenTimes | None) -> WindowResult:
+    def _result(self, work: Work, settled: quality_gates.Settled, times: TokenTimes | None) -> WindowResult:
         decoding, vocabulary = settled.decoding, self._model.vocabulary
         tokens = [] if settled.is_silent else list(settled.tokens)
         duration_s = len(work.samples) / SAMPLE_RATE
@@ -213,7 +216,7 @@ class Engine:
         shared = {
             "avg_logprob": decoding.avg_logprob,
             "no_speech_prob": decoding.no_speech_prob,
-            "compression_ratio": guard.compression_ratio(text),
+            "compression_ratio": quality_gates.compression_ratio(text),
         }
         spans = split_spans(tokens, vocabulary, duration_s)
         words = (
@@ -248,7 +251,7 @@ class Engine:
         )
 
 
-def _spoken(work: Work, settled: guard.Settled) -> Spoken:
+def _spoken(work: Work, settled: quality_gates.Settled) -> Spoken:
     decoding = settled.decoding
     assert decoding.hidden is not None, "the pass was told to keep its encoder output"
     return Spoken(
@@ -268,7 +271,7 @@ def _empty(work: Work) -> WindowResult:
         language_probability=None,
         avg_logprob=0.0,
         no_speech_prob=1.0,
-        compression_ratio=guard.compression_ratio(""),
+        compression_ratio=quality_gates.compression_ratio(""),
         num_tokens=0,
         kept_positions=0,
         total_positions=0,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.engine.policy import MAX_SPARSITY
-from pipeline.engine.sparsify import SELECTORS
+from pipeline.engine.sparsify.level import MAX_SPARSITY
+from pipeline.engine.sparsify.selectors import SELECTORS
 
 TASKS = ("transcribe", "translate")
 

@@ -1,1 +1,1 @@
-"""The search: which layer, sparsity and rule are worth using with a model on a labelled corpus."""
+"""The search: which layer, sparsity and selector are worth using with a model on a labelled corpus."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.adaptive.policy_file import Policy
-from pipeline.engine.policy import Level
-from pipeline.search.figures import ALL, Figures
+from pipeline.adaptive.policy_file import PolicyFile
+from pipeline.engine.sparsify.level import Level
+from pipeline.search.figures import ALL, SettingFigures
 from pipeline.search.settings import Setting, level_name
 
 
@@ -31,10 +31,10 @@ class Candidate:
         return level_name(self.level)
 
 
-def candidates(settings: Sequence[Setting], figures: Sequence[Figures]) -> list[Candidate]:
+def candidates(settings: Sequence[Setting], figures: Sequence[SettingFigures]) -> list[Candidate]:
     """The levels that were tried, in the order of the settings."""
     by_name = {one.setting: one for one in figures if one.group == ALL}
-    seen: defaultdict[Level, list[Figures]] = defaultdict(list)
+    seen: defaultdict[Level, list[SettingFigures]] = defaultdict(list)
     for setting in settings:
         if setting.level is not None:
             seen[setting.level].append(by_name[setting.name])
@@ -79,14 +79,14 @@ def policy(
     model: str,
     model_revision: str,
     evidence: Mapping[str, Any],
-) -> Policy:
+) -> PolicyFile:
     """A ladder of the levels within the budget, the slowest first; it starts at the last, the best.
 
     A level that is slower than another of no greater bound is no rung. Without any level the job runs dense.
     """
     fitting = [one for one in found if one.bound <= wer_budget and one.device_ratio < 1.0]
     rungs = front(fitting)
-    return Policy(
+    return PolicyFile(
         model=model,
         model_revision=model_revision,
         levels=tuple(one.level for one in rungs),

@@ -11,22 +11,30 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import attempts, cluster, commit, planning
+from pipeline import planning
 from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
-from pipeline.engine.policy import Level
-from pipeline.evaluation import Truth
-from pipeline.job import JobMismatch, Unfinished, absolute_inputs
-from pipeline.ledger import Unit, plan_name
-from pipeline.lock import DriverLock
-from pipeline.models import BUNDLED, load_engine, resolve_options
-from pipeline.progress import JobProgress
-from pipeline.runs import RunRecord, new_run_id
+from pipeline.dataflow import cluster
+from pipeline.dataflow.workers import Workers, choose_workers
+from pipeline.driver.job import JobMismatch, Unfinished, absolute_inputs
+from pipeline.driver.lock import DriverLock
+from pipeline.driver.model import load_engine, resolve_options
+from pipeline.driver.progress import JobProgress
+from pipeline.driver.run_record import RunRecord, new_run_id
+from pipeline.engine.model.snapshot import BUNDLED
+from pipeline.engine.sparsify.level import Level
+from pipeline.metrics import shard
+from pipeline.output import attempts, files
+from pipeline.output.files import plan_name
+from pipeline.output.state import WorkUnit
+from pipeline.output.store import Store, open_store
+from pipeline.results.evaluation import Truth
 from pipeline.schema import PLAN
-from pipeline.search.schema import SHARD_TRIALS
 from pipeline.search.settings import Preset, Setting, settings_of
-from pipeline.search.trials import FOLDER, Bench, TryShard, commit_trials, trials_name
-from pipeline.sources import InputError, list_recordings, read_references, read_truths
-from pipeline.storage import Store, open_store
+from pipeline.search.trial_schema import SHARD_TRIALS
+from pipeline.search.try_shard import FOLDER, SearchEngines, TryShard, commit_trials, trials_name
+from pipeline.sources.listing import list_recordings
+from pipeline.sources.recording import InputError
+from pipeline.sources.references import read_references, read_truths
 
 SEARCH = "_search.json"
 SHARD_HOURS = 0.1  # 12 windows: what a killed search loses, times the number of settings
@@ -46,7 +54,7 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class SearchResult:
     """A finished search: its settings, its trials (rows of `SHARD_TRIALS`) and what is known of the corpus.
 
     speech: true spans of speech by recording_id, in seconds, where the references have segments.
@@ -72,7 +80,7 @@ class Found:
         return heard | told
 
 
-def run_search(request: SearchRequest, run: RunOptions) -> Found:
+def run_search(request: SearchRequest, run: RunOptions) -> SearchResult:
     """Carry a search out, or go on with it.
 
     Raises:
@@ -100,14 +108,14 @@ def run_search(request: SearchRequest, run: RunOptions) -> Found:
         store.sweep()
     truths, speech = _truths(request.references, plan)
     rows = [row for shard_id in sorted(_shards(plan)) for row in _read(store, shard_id).to_pylist()]
-    return Found(
+    return SearchResult(
         options=options, settings=settings, left_out=left_out, rows=rows, truths=truths, speech=speech
     )
 
 
 def num_layers(options: JobOptions) -> int:
     """Encoder layers of the model."""
-    from pipeline.models import find_model
+    from pipeline.driver.model import find_model
 
     snapshot = find_model(options.model, options.model_revision)
     return int(snapshot.config["encoder_layers"])
@@ -131,7 +139,7 @@ def _open_plan(
             f"{store.root}: is the output of another search, {difference}; choose another --output"
         )
     log.info("%s: going on with its plan", store.root)
-    return commit.parquet_table(store.read(plan_name(0)) or b"", PLAN)
+    return files.parquet_table(store.read(plan_name(0)) or b"", PLAN)
 
 
 def _description(request: SearchRequest, options: JobOptions, settings: Sequence[Setting]) -> dict[str, Any]:
@@ -151,7 +159,7 @@ def _make_plan(store: Store, request: SearchRequest, description: Mapping[str, A
     log.info("%d recordings, %d of them with a reference", plan.num_rows, matched)
     if not matched:
         raise InputError(f"{request.references}: no line of it belongs to a recording of the corpus")
-    store.replace(plan_name(0), commit.parquet_bytes(plan))
+    store.replace(plan_name(0), files.parquet_bytes(plan))
     store.replace(SEARCH, json.dumps(description, indent=2, ensure_ascii=False).encode())
     return plan
 
@@ -177,9 +185,9 @@ def _work_off(
 ) -> None:
     """Rounds over the shards that are left. Raises `Unfinished` when a round achieves nothing."""
     total = len(_shards(plan))
-    workers = cluster.choose_workers(run, len(_left(store, plan)))
+    workers = choose_workers(run, len(_left(store, plan)))
     cluster.refuse_private_paths([*request.job.inputs, str(store.root)])
-    timed = settings[-1].level if request.preset.parts else None
+    timed = settings[-1].level if request.preset.profiles else None
     load = partial(load_bench, options, settings, run, workers, timed)
     number = 0
     with JobProgress(total, num_done=total - len(_left(store, plan))) as progress:
@@ -188,7 +196,7 @@ def _work_off(
             round_id = f"{run_id}-{number}"
             for done in _round(store, plan, left, options, load, workers, round_id):
                 progress.add(done)
-            lost = attempts.lost_in(store, round_id)
+            lost = attempts.marks_left_in(store, round_id)
             for name, exception in lost.items():
                 log.warning("%s: did not come back%s", name, f": {exception}" if exception else "")
             attempts.forget_run(store, run_id)
@@ -201,25 +209,25 @@ def _round(
     plan: pa.Table,
     left: Sequence[int],
     options: JobOptions,
-    load: Callable[[], Bench],
-    workers: cluster.Workers,
+    load: Callable[[], SearchEngines],
+    workers: Workers,
     round_id: str,
 ) -> Any:
     """One pass over shards; yields a row of `DONE` for each as it is committed."""
     import pyarrow.compute as pc
 
-    from pipeline.dataflow import run_round
-    from pipeline.reading import ReadOptions
-    from pipeline.stages import Round
+    from pipeline.dataflow.graph import run_round
+    from pipeline.dataflow.stages import RoundContext
+    from pipeline.reading.shard_reader import ReadOptions
 
-    stamp = commit.RunStamp(
+    stamp = shard.RunStamp(
         run_id=round_id.rpartition("-")[0],
         fingerprint=options.fingerprint(),
         plan_hash=planning.plan_hash(plan),
         gpu_hour_usd=0.0,
     )
     units = [
-        Unit(shard_id=shard_id, attempt=1, rows=plan.filter(pc.field("shard_id") == shard_id)).table()
+        WorkUnit(shard_id=shard_id, attempt=1, rows=plan.filter(pc.field("shard_id") == shard_id)).table()
         for shard_id in left
     ]
     for done in run_round(
@@ -233,7 +241,7 @@ def _round(
         load_engine=load,
         language=options.language,
         workers=workers,
-        this_round=Round(store=store, stamp=stamp, round_id=round_id),
+        this_round=RoundContext(store=store, stamp=stamp, round_id=round_id),
         work=TryShard,
         commit=commit_trials,
     ):
@@ -244,20 +252,20 @@ def load_bench(
     options: JobOptions,
     settings: Sequence[Setting],
     run: RunOptions,
-    workers: cluster.Workers,
+    workers: Workers,
     timed_level: Level | None,
-) -> Bench:
+) -> SearchEngines:
     """Make the engines inside the actor that owns them: one for each batch size."""
     sizes = {setting.condition.batch_size for setting in settings}
     engines = {
         size: load_engine(options, run if size is None else replace(run, batch_size=size), workers)
         for size in sizes
     }
-    return Bench(engines=engines, settings=settings, timed_level=timed_level)
+    return SearchEngines(engines=engines, settings=settings, timed_level=timed_level)
 
 
 def _read(store: Store, shard_id: int) -> pa.Table:
-    return commit.parquet_table(store.read(trials_name(shard_id)) or b"", SHARD_TRIALS)
+    return files.parquet_table(store.read(trials_name(shard_id)) or b"", SHARD_TRIALS)
 
 
 def _truths(references: str, plan: pa.Table) -> tuple[dict[str, Truth], dict[str, list[tuple[float, float]]]]:

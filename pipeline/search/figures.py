@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import scoring
 from pipeline.adaptive.bounds import ERROR_LEVEL, upper_bound
-from pipeline.evaluation import ratio_interval
-from pipeline.search.collected import Key, Trials, dense_names
+from pipeline.metrics import wer
+from pipeline.metrics.intervals import ratio_interval
 from pipeline.search.settings import Setting
+from pipeline.search.trials import Key, Trials, dense_names
 
 POSITIONS_PER_S = 50
 ALL = "all"
@@ -23,7 +23,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class SettingFigures:
     """One setting on one group of windows. Ratios are None where there is nothing to divide by.
 
     Intervals are the central 95 % of a bootstrap: of loss and device ratio over windows, of WER and its
@@ -67,7 +67,7 @@ class Figures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class ComparedWindow:
     """One window under one setting, beside what dense made of it."""
 
     group: str
@@ -88,7 +88,7 @@ class Window:
 
 def figures_of(
     trials: Trials, settings: Sequence[Setting], group: Callable[[str], str] | None = None
-) -> list[Figures]:
+) -> list[SettingFigures]:
     """The figures of each setting over all windows, and, if asked, over those of each group.
 
     group: names the group of a recording_id.
@@ -111,7 +111,7 @@ def figures_of(
     return found
 
 
-def _windows(trials: Trials, name: str, dense: str, group: Callable[[str], str]) -> list[Window]:
+def _windows(trials: Trials, name: str, dense: str, group: Callable[[str], str]) -> list[ComparedWindow]:
     dense_trials = trials.by_setting[dense]
     return [
         _window(trials, trial, dense_trials[key], group(key[0]))
@@ -119,12 +119,12 @@ def _windows(trials: Trials, name: str, dense: str, group: Callable[[str], str])
     ]
 
 
-def _window(trials: Trials, trial: Mapping[str, Any], dense: Mapping[str, Any], group: str) -> Window:
+def _window(trials: Trials, trial: Mapping[str, Any], dense: Mapping[str, Any], group: str) -> ComparedWindow:
     truth = trials.truths.get(trial["recording_id"])
     language = truth.language if truth and truth.language else dense["language"]
-    counts = scoring.count_errors(dense["text"], trial["text"], language)
+    counts = wer.count_errors(dense["text"], trial["text"], language)
     kept, speech = kept_positions(trial), speech_positions(trial, trials.speech)
-    return Window(
+    return ComparedWindow(
         group=group,
         recording_id=trial["recording_id"],
         num_edits=counts.num_errors,
@@ -167,7 +167,7 @@ def speech_positions(
 
 
 # recording_id, counts under the setting, counts of dense
-Recording = tuple[str, scoring.Counts, scoring.Counts]
+Recording = tuple[str, wer.Counts, wer.Counts]
 
 
 def _recordings(trials: Trials, name: str, dense: str) -> list[Recording]:
@@ -179,10 +179,8 @@ def _recordings(trials: Trials, name: str, dense: str) -> list[Recording]:
         if truth is None:
             continue
         code = truth.language or language
-        counts = scoring.count_errors(truth.text, text, code)
-        found.append(
-            (recording_id, counts, scoring.count_errors(truth.text, dense_texts[recording_id][0], code))
-        )
+        counts = wer.count_errors(truth.text, text, code)
+        found.append((recording_id, counts, wer.count_errors(truth.text, dense_texts[recording_id][0], code)))
     return found
 
 
@@ -201,15 +199,15 @@ def _texts(found: Mapping[Key, Mapping[str, Any]]) -> dict[str, tuple[str, str |
 
 
 def _summarise(
-    setting: str, group: str, windows: Sequence[Window], recordings: Sequence[Recording]
-) -> Figures:
-    counts = scoring.total(own for _, own, _ in recordings)
+    setting: str, group: str, windows: Sequence[ComparedWindow], recordings: Sequence[Recording]
+) -> SettingFigures:
+    counts = wer.total(own for _, own, _ in recordings)
     words = [own.num_reference_words for _, own, _ in recordings]
     errors = [own.num_errors for _, own, _ in recordings]
     changes = [own.num_errors - dense.num_errors for _, own, dense in recordings]
     edits, dense_words = [w.num_edits for w in windows], [w.num_dense_words for w in windows]
     times, dense_times = [w.device_s for w in windows], [w.dense_device_s for w in windows]
-    return Figures(
+    return SettingFigures(
         setting=setting,
         group=group,
         num_windows=len(windows),
@@ -237,7 +235,9 @@ def _summarise(
 
 
 def dropped(
-    windows: Sequence[Window], kept: Callable[[Window], int], there: Callable[[Window], int]
+    windows: Sequence[ComparedWindow],
+    kept: Callable[[ComparedWindow], int],
+    there: Callable[[ComparedWindow], int],
 ) -> float | None:
     """The share of positions dropped."""
     share = ratio(sum(map(kept, windows)), sum(map(there, windows)))

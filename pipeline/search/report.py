@@ -1,4 +1,4 @@
-"""What a search leaves in its output: figures as JSON, a page, a picture and a policy; and its table."""
+"""What a search leaves in its output: figures as JSON, a page and a policy; and its table."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.adaptive import policy_file
 from pipeline.adaptive.certainty import floor_of
-from pipeline.report_page import Table, page
+from pipeline.output.store import Store
+from pipeline.results.page import Table, page
 from pipeline.search import choice
-from pipeline.search import plot as places
+from pipeline.search import plots as places
 from pipeline.search.choice import Candidate
-from pipeline.search.collected import Trials
-from pipeline.search.driver import Found
-from pipeline.search.figures import ALL, Figures, Interval, figures_of, finite
-from pipeline.search.parts import Part
-from pipeline.search.picture import draw_png
+from pipeline.search.driver import SearchResult
+from pipeline.search.figures import ALL, Interval, SettingFigures, figures_of, finite
+from pipeline.search.profile import OperationTime
 from pipeline.search.settings import level_name, with_floor
-from pipeline.storage import Store
+from pipeline.search.trials import Trials
 
-FIGURES, PAGE, PICTURE, POLICY = "search.json", "search.html", "search.png", "policy.json"
+FIGURES, PAGE, POLICY = "search.json", "search.html", "policy.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,26 +29,26 @@ class Outcome:
     """A search that is judged: figures of every setting, the levels worth using, where the time goes."""
 
     question: str
-    found: Found
-    figures: Sequence[Figures]
+    found: SearchResult
+    figures: Sequence[SettingFigures]
     candidates: Sequence[Candidate]
     front: Sequence[Candidate]
     best: Candidate | None
     wer_budget: float
-    parts: Sequence[Part]
+    parts: Sequence[OperationTime]
 
     @property
     def num_failed(self) -> int:
         return len({failure["recording_id"] for row in self.found.rows for failure in row["failures"]})
 
 
-def judge(
-    found: Found,
+def judge_search(
+    found: SearchResult,
     *,
     question: str,
     wer_budget: float,
     group: Callable[[str], str] | None,
-    parts: Sequence[Part] = (),
+    parts: Sequence[OperationTime] = (),
 ) -> Outcome:
     """The figures of a search, and which of its levels are worth using within the budget."""
     trials = Trials.collect(found.rows, found.truths, found.speech)
@@ -69,21 +69,20 @@ def judge(
 
 
 def write(store: Store, outcome: Outcome) -> dict[str, Any]:
-    """Write figures, page, picture and policy; returns what the command prints as its last line."""
-    plots = places.plots(outcome.found.settings, outcome.figures, outcome.front, outcome.wer_budget)
-    summary = summarise(str(store.root), outcome)
+    """Write figures, page and policy; returns what the command prints as its last line."""
+    plots = places.search_plots(outcome.found.settings, outcome.figures, outcome.front, outcome.wer_budget)
+    summary = search_totals(str(store.root), outcome)
     details = {
         "figures": [one.as_dict() for one in outcome.figures],
         "failures": [failure for row in outcome.found.rows for failure in row["failures"]],
     }
     store.replace(FIGURES, json.dumps(summary | details, indent=2, ensure_ascii=False).encode())
-    store.replace(PICTURE, draw_png(plots))
-    store.replace(PAGE, render(outcome, plots, datetime.now(UTC)).encode())
+    store.replace(PAGE, render_search(outcome, plots, datetime.now(UTC)).encode())
     store.replace(POLICY, make_policy(outcome).as_json().encode())
     return summary
 
 
-def summarise(output: str, outcome: Outcome) -> dict[str, Any]:
+def search_totals(output: str, outcome: Outcome) -> dict[str, Any]:
     """The figures that matter most."""
     dense = next(one for one in outcome.figures if one.group == ALL)
     options = outcome.found.options
@@ -116,7 +115,7 @@ def _candidate(one: Candidate) -> dict[str, Any]:
     }
 
 
-def make_policy(outcome: Outcome) -> choice.Policy:
+def make_policy(outcome: Outcome) -> policy_file.PolicyFile:
     """The levels within the budget, with what was measured of them."""
     options = outcome.found.options
     return choice.policy(
@@ -132,7 +131,7 @@ def make_policy(outcome: Outcome) -> choice.Policy:
     )
 
 
-def render(outcome: Outcome, plots: Sequence[places.Plot], made_at: datetime) -> str:
+def render_search(outcome: Outcome, plots: Sequence[places.Plot], made_at: datetime) -> str:
     """The page of a search; it loads nothing."""
     return page(
         "search.html.j2",
@@ -141,7 +140,7 @@ def render(outcome: Outcome, plots: Sequence[places.Plot], made_at: datetime) ->
         made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
         lines=remarks(outcome),
         plots=plots,
-        tables=tables(outcome),
+        tables=search_tables(outcome),
         **{
             name: getattr(places, name.upper())
             for name in ("width", "height", "left", "top", "right", "bottom")
@@ -180,7 +179,7 @@ HEADER = (
 )
 
 
-def tables(outcome: Outcome) -> list[Table]:
+def search_tables(outcome: Outcome) -> list[Table]:
     """A table of all windows, one for each group, and one of the parts of a window's time."""
     groups = sorted({one.group for one in outcome.figures} - {ALL})
     marks = _marks(outcome)
@@ -204,7 +203,7 @@ def _marks(outcome: Outcome) -> dict[str, str]:
     }
 
 
-def _row(one: Figures, marks: dict[str, str]) -> tuple[str, ...]:
+def _row(one: SettingFigures, marks: dict[str, str]) -> tuple[str, ...]:
     return (
         one.setting + marks.get(one.setting, ""),
         f"{one.num_windows:,}",
@@ -226,7 +225,7 @@ def _row(one: Figures, marks: dict[str, str]) -> tuple[str, ...]:
     )
 
 
-def _parts_table(parts: Sequence[Part]) -> Table:
+def _parts_table(parts: Sequence[OperationTime]) -> Table:
     rows = tuple(
         (one.name, f"{1000 * one.dense_s:.1f}", f"{1000 * one.sparse_s:.1f}", _share(one, parts))
         for one in parts
@@ -234,7 +233,7 @@ def _parts_table(parts: Sequence[Part]) -> Table:
     return Table(title="Milliseconds a window", header=("", "dense", "sparse", "of sparse"), rows=rows)
 
 
-def _share(one: Part, parts: Sequence[Part]) -> str:
+def _share(one: OperationTime, parts: Sequence[OperationTime]) -> str:
     return _percent(one.sparse_s / sum(other.sparse_s for other in parts), 1)
 
 

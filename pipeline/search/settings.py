@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from pipeline.adaptive.ladder import SIZES
+from pipeline.adaptive.job_policy import SIZES
 from pipeline.config import SELECTORS, check_sparsity
-from pipeline.engine.policy import Level
+from pipeline.engine.sparsify.level import Level
 
 # arXiv 2506.15912 keeps up to layer 4 of any model dense, and drops 30 to 60 % of the positions.
 PAPER_LAYERS = (1, 2, 3, 4)
@@ -77,14 +77,14 @@ class Preset:
     """A question and the settings that answer it; dense is added under every condition.
 
     by_language: figures are also given for each language of the corpus.
-    parts: where the time of a window goes is measured too.
+    profiles: where the time of a window goes is measured too.
     """
 
     question: str
     levels: Callable[[], Iterable[Level]]
     conditions: Sequence[Condition] = (PLAIN,)
     by_language: bool = False
-    parts: bool = False
+    profiles: bool = False
 
 
 def _paper() -> Iterable[Level]:
@@ -113,7 +113,7 @@ def _aggregations() -> Iterable[Level]:
 PRESETS = {
     "paper": Preset(question="The paper's grid: which layer and sparsity?", levels=_paper),
     "profile": Preset(
-        question="Where does the time of a window go at i = 2, s = 0.5?", levels=_paper_choice, parts=True
+        question="Where does the time of a window go at i = 2, s = 0.5?", levels=_paper_choice, profiles=True
     ),
     "noise": Preset(
         question="Does the choice of positions survive noise?",

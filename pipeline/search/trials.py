@@ -1,256 +1,79 @@
-"""A decoded shard under every setting of a search: windows in, what became of each under each setting out.
-
-The settings take turns on every shard, and which of them is first changes from shard to shard, so that a
-machine that is busy for a while slows all of them and none in particular.
-"""
+"""The trials of a search by setting and window, as they were tried and as jobs would run their levels."""
 
 from __future__ import annotations
 
-import socket
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from pipeline import attempts, commit
-from pipeline.placed import (
-    PlacedResult,
-    PlacedWindow,
-    Transcriber,
-    join_text,
-    placed_windows,
-    standing_logprob,
-    transcribe_windows,
-    window_seed,
-)
-from pipeline.schema import table_of
-from pipeline.search.schema import DONE, SHARD_TRIALS
+from pipeline.adaptive.certainty import is_unsure
+from pipeline.results.evaluation import Truth
 from pipeline.search.settings import Condition, Setting
-from pipeline.stages import Round
 
-if TYPE_CHECKING:
-    from pipeline.engine.policy import Level
-    from pipeline.engine.results import WindowResult
-
-FOLDER = "trials"
-FULL_SCALE = 32_768
-MAX_TIMED = 8  # windows of a shard whose parts are timed
-AUDIBLE = 1e-4  # of full scale: quieter samples do not count for the level of the speech
-
-
-@runtime_checkable
-class TimedEngine(Protocol):
-    """An engine that can time its parts."""
-
-    def time_parts(
-        self, windows: Sequence[np.ndarray], *, level: Level, language: str | None
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Seconds by part, dense and at a level."""
-        ...
+Key = tuple[str, int, float]  # recording_id, part and start of a window
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
-    """The engines of a search, one for each batch size that it tries, and the settings.
+class Trials:
+    """The trials of all shards by setting and window, and the truth of recordings (those that have one)."""
 
-    timed_level: the level whose parts are timed beside those of dense; None: none are.
-    """
+    by_setting: Mapping[str, Mapping[Key, Mapping[str, Any]]]
+    truths: Mapping[str, Truth]
+    speech: Mapping[str, Sequence[tuple[float, float]]]  # of recordings whose spans are known, in seconds
 
-    engines: Mapping[int | None, Transcriber]
-    settings: Sequence[Setting]
-    timed_level: Level | None = None
+    @classmethod
+    def collect(
+        cls,
+        rows: Iterable[Mapping[str, Any]],
+        truths: Mapping[str, Truth],
+        speech: Mapping[str, Sequence[tuple[float, float]]],
+    ) -> Trials:
+        """Take the rows of `SHARD_TRIALS` apart; recordings that failed anywhere are left out."""
+        shards = list(rows)
+        failed = {failure["recording_id"] for shard in shards for failure in shard["failures"]}
+        found: defaultdict[str, dict[Key, Mapping[str, Any]]] = defaultdict(dict)
+        for shard in shards:
+            for trial in shard["trials"]:
+                if trial["recording_id"] not in failed:
+                    key = (trial["recording_id"], trial["part"], trial["start_s"])
+                    found[trial["setting"]][key] = trial
+        return cls(by_setting=found, truths=truths, speech=speech)
 
-    @property
-    def device(self) -> str:
-        return next(iter(self.engines.values())).device
+    def guarded(self, settings: Sequence[Setting]) -> Trials:
+        """The trials as they are with the floors of the settings' levels, which were tried without.
 
-
-class TryShard:
-    """Try every setting on one decoded shard: a row of `SHARD_AUDIO` in, a row of `SHARD_TRIALS` out."""
-
-    def __init__(self, *, load: Callable[[], Bench], language: str, this_round: Round) -> None:
-        self._bench, self._language, self._round = load(), language, this_round
-        self._one_at_a_time = threading.Lock()  # settings that share the device cannot be compared
-
-    def __call__(self, audio: pa.Table) -> pa.Table:
-        unit = attempts.shard_unit(audio.column("shard_id")[0].as_py())
-        with self._one_at_a_time, self._round.marked(unit):
-            return try_shard(audio, self._bench, language=self._language)
-
-
-def try_shard(shard: pa.Table, bench: Bench, *, language: str) -> pa.Table:
-    """Decode the windows of a shard (a row of `SHARD_AUDIO`) under every setting.
-
-    language: a code, or `auto`, as for `jobs.transcribe`. Returns a row of `SHARD_TRIALS`.
-    """
-    row = {name: shard.column(name)[0] for name in shard.column_names}
-    shard_id, recordings = row["shard_id"].as_py(), row["recordings"].as_py()
-    windows = placed_windows(row)
-    conditions = {
-        condition: _under(condition, windows, recordings)
-        for condition in {setting.condition for setting in bench.settings}
-    }
-    trials: list[dict[str, Any]] = []
-    for setting in _rotated(bench.settings, shard_id):
-        heard = conditions[setting.condition]
-        engine = bench.engines[setting.condition.batch_size]
-        results = transcribe_windows(heard, recordings, engine, language, setting.level)
-        trials += _trials(setting, heard, results, recordings)
-    timed = _timed(bench, windows)
-    row_of_shard = {
-        "shard_id": shard_id,
-        "audio_s": sum(recording["duration_s"] or 0.0 for recording in recordings),
-        "device_s": sum(trial["device_s"] for trial in trials),
-        "trials": trials,
-        "failures": _failures(recordings, row["overflow"].as_py()),
-        "parts": _time_parts(bench, timed, language),
-        "num_timed": len(timed),
-        "device": bench.device,
-        "host": socket.gethostname(),
-    }
-    return table_of(SHARD_TRIALS, [row_of_shard])
-
-
-def _timed(bench: Bench, windows: Sequence[PlacedWindow]) -> list[PlacedWindow]:
-    """The windows of a shard whose parts are timed: as many as decode side by side."""
-    return [] if bench.timed_level is None else [w for w in windows if len(w.samples)][:MAX_TIMED]
-
-
-def _time_parts(bench: Bench, windows: Sequence[PlacedWindow], language: str) -> list[dict[str, Any]]:
-    """A `PART` for each part of the engine, dense and sparse in turn."""
-    if bench.timed_level is None or not windows:
-        return []
-    engine = next(iter(bench.engines.values()))
-    assert isinstance(engine, TimedEngine)
-    samples, code = [window.samples for window in windows], None if language == "auto" else language
-    dense, sparse = engine.time_parts(samples, level=bench.timed_level, language=code)
-    return [{"name": name, "dense_s": dense[name], "sparse_s": sparse[name]} for name in dense]
-
-
-def _rotated(settings: Sequence[Setting], shard_id: int) -> deque[Setting]:
-    turned = deque(settings)
-    turned.rotate(shard_id)
-    return turned
-
-
-def _under(
-    condition: Condition, windows: Sequence[PlacedWindow], recordings: Sequence[Mapping[str, Any]]
-) -> list[PlacedWindow]:
-    if condition.snr_db is None:
-        return list(windows)
-    return [
-        replace(
-            window,
-            samples=with_noise(
-                window.samples,
-                condition.snr_db,
-                seed=window_seed(recordings[window.recording], window.start_s),
-            ),
+        An unsure window becomes what dense made of it, and takes the time of both.
+        """
+        dense = dense_names(settings)
+        floors = {s.name: s.level.min_logprob for s in settings if s.level is not None}
+        return replace(
+            self,
+            by_setting={
+                setting.name: {
+                    key: _guarded(
+                        trial, self.by_setting[dense[setting.condition]][key], floors.get(setting.name)
+                    )
+                    for key, trial in self.by_setting[setting.name].items()
+                }
+                for setting in settings
+            },
         )
-        for window in windows
-    ]
 
 
-def with_noise(samples: np.ndarray, snr_db: float, *, seed: int) -> np.ndarray:
-    """Pink noise under a window, `snr_db` below the mean power of its audible samples: int16 [time]."""
-    signal = samples.astype(np.float32) / FULL_SCALE
-    audible = signal[np.abs(signal) > AUDIBLE]
-    if not len(audible):
-        return samples
-    spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(len(signal)))
-    spectrum[0] = 0.0
-    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
-    noise = np.fft.irfft(spectrum, len(signal))
-    level = np.sqrt(np.mean(audible**2)) * 10 ** (-snr_db / 20) / noise.std()
-    mixed = (signal + level * noise) * FULL_SCALE
-    return np.rint(mixed).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
-
-
-def _trials(
-    setting: Setting,
-    windows: Sequence[PlacedWindow],
-    results: Sequence[PlacedResult],
-    recordings: Sequence[Mapping[str, Any]],
-) -> Iterator[dict[str, Any]]:
-    """A `TRIAL` per window; a tail belongs to the window that it was cut out of."""
-    for window in windows:
-        own = [done for done in results if done.window.root == window.root]
-        yield _trial(setting, window, own, recordings[window.recording])
-
-
-def _trial(
-    setting: Setting, window: PlacedWindow, own: list[PlacedResult], recording: Mapping[str, Any]
-) -> dict[str, Any]:
-    found = [done.result for done in own]
-    fallbacks = [result.fallback for result in found if result.fallback is not None]
+def _guarded(trial: Mapping[str, Any], dense: Mapping[str, Any], floor: float | None) -> Mapping[str, Any]:
+    is_same_language = trial["language"] == dense["language"]  # else dense would decode it in the other one
+    if not (is_same_language and is_unsure(trial, floor)):
+        return trial
     return {
-        "setting": setting.name,
-        "recording_id": recording["recording_id"],
-        "part": recording["part"],
-        "start_s": window.start_s,
-        "end_s": window.end_s,
-        "speech": [edge for span in window.speech for edge in span],
-        "text": join_text(own, found[0].language),
-        "language": found[0].language,
-        "num_tokens": sum(result.num_tokens for result in found),
-        "kept_positions": sum(result.kept_positions for result in found),
-        "total_positions": sum(result.total_positions for result in found),
-        "num_positions": found[0].total_positions,
-        "kept": kept_bits(found[0]),
-        "has_loop": any(map(has_loop, found)),
-        "device_s": sum(result.device_s for result in found),
-        "retry_device_s": sum(result.retry_device_s for result in found),
-        "fallback": "; ".join(fallbacks) or None,
-        "logprob": standing_logprob(own),
+        **trial,
+        **{name: dense[name] for name in ("text", "num_tokens", "has_loop")},
+        "device_s": trial["device_s"] + dense["device_s"],
+        "retry_device_s": trial["retry_device_s"] + dense["device_s"],
+        "fallback": "; ".join(filter(None, ("dense", trial["fallback"]))),
     }
 
 
-def kept_bits(result: WindowResult) -> bytes:
-    """The positions that a window's first pass kept, a bit each."""
-    bits = np.zeros(result.total_positions, bool)
-    bits[list(range(result.total_positions)) if result.kept is None else list(result.kept)] = True
-    return np.packbits(bits).tobytes()
-
-
-def has_loop(result: WindowResult) -> bool:
-    """Whether a final text says one phrase over and over."""
-    from pipeline.engine.guard import find_loop
-
-    return find_loop([token for segment in result.segments for token in segment.tokens]) is not None
-
-
-def _failures(
-    recordings: Sequence[Mapping[str, Any]], overflow: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """What could not be decoded, and what is longer than a search takes."""
-    unread = [
-        {name: recording[name] for name in ("recording_id", "error_type", "error_message")}
-        for recording in recordings
-        if recording["error_type"] is not None
-    ]
-    return unread + [
-        {
-            "recording_id": row["recording_id"],
-            "error_type": "too_long",
-            "error_message": f"{row['uri']}: a search takes recordings of up to 4 hours",
-        }
-        for row in overflow
-    ]
-
-
-def trials_name(shard_id: int) -> str:
-    """The name of a shard's trials in the output."""
-    return f"{FOLDER}/shard-{shard_id:06d}.parquet"
-
-
-def commit_trials(result: pa.Table, *, this_round: Round) -> pa.Table:
-    """Commit one shard, once: a row of `SHARD_TRIALS` in, a row of `DONE` out."""
-    table = result.select(SHARD_TRIALS.names).cast(SHARD_TRIALS)
-    row = table.to_pylist()[0]
-    this_round.store.publish(trials_name(row["shard_id"]), commit.parquet_bytes(table))
-    done = {name: row[name] for name in ("shard_id", "audio_s", "device_s")}
-    return table_of(DONE, [done | {"num_failed": len(row["failures"])}])
+def dense_names(settings: Sequence[Setting]) -> dict[Condition, str]:
+    """The name of the dense setting under each condition."""
+    return {setting.condition: setting.name for setting in settings if setting.level is None}

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.decoding.types import one_line
+from pipeline.errors import one_line
 from pipeline.sources import folders
-from pipeline.sources.archives import is_archive, list_archive
 from pipeline.sources.locations import WEB, absolute_uri, check_path, filesystem, is_url, scheme_of
 from pipeline.sources.manifests import is_manifest, list_manifest, read_lines
 from pipeline.sources.recording import InputError, Listing, Recording, extension, is_media
 from pipeline.sources.references import References
+from pipeline.sources.tar import is_tar, list_tar
 
 
 def list_recordings(
@@ -77,7 +77,7 @@ class _Input:
         for recording in self._listed():
             num += 1
             yield recording
-        if not num and not is_manifest(self.text) and not is_archive(self.text):
+        if not num and not is_manifest(self.text) and not is_tar(self.text):
             hint = f"; {len(self.skipped)} other files (--all-files takes them)" if self.skipped else ""
             raise InputError(f"{self._path()}: no recordings{hint}")
 
@@ -102,7 +102,7 @@ class _Input:
             yield from self._matching(path)
         elif not is_url(path) and os.path.isdir(path):
             yield from folders.list_folder(path, all_files=self.all_files, skipped=self.skipped)
-        elif is_manifest(path) or is_archive(path):
+        elif is_manifest(path) or is_tar(path):
             yield from self._contained(path)
         elif is_url(path):
             yield from self._remote(path)
@@ -111,8 +111,8 @@ class _Input:
 
     def _contained(self, path: str) -> Iterator[Recording]:
         """The recordings that a file names or holds."""
-        if is_archive(path):
-            yield from list_archive(path, all_files=self.all_files, skipped=self.skipped)
+        if is_tar(path):
+            yield from list_tar(path, all_files=self.all_files, skipped=self.skipped)
         elif extension(path) == "parquet" and _holds_audio(path):
             yield from _list_embedded(path)
         else:
@@ -128,7 +128,7 @@ class _Input:
         root, paths = folders.matching(pattern)
         for path in paths:
             name = path.removeprefix(f"{root.rstrip('/')}/")
-            if is_manifest(path) or is_archive(path):
+            if is_manifest(path) or is_tar(path):
                 yield from self._contained(path if is_url(path) else check_path(path))
             elif self.all_files or is_media(path):
                 found = folders.list_remote_file(path) if is_url(path) else folders.list_file(path)
@@ -138,12 +138,12 @@ class _Input:
 
 
 def _holds_audio(path: str) -> bool:
-    from pipeline.sources.embedded import holds_audio  # pyarrow.parquet takes 0.1 s to import
+    from pipeline.sources.parquet import holds_audio  # pyarrow.parquet takes 0.1 s to import
 
     return holds_audio(path)
 
 
 def _list_embedded(path: str) -> Iterator[Recording]:
-    from pipeline.sources.embedded import list_embedded
+    from pipeline.sources.parquet import list_embedded
 
     return list_embedded(path)

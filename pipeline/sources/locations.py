@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
-from pipeline.decoding.types import one_line
+from pipeline.errors import one_line
 from pipeline.sources import boundaries
 from pipeline.sources.recording import MISSING, UNKNOWN, InputError
 

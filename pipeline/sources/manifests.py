@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.decoding.types import one_line
+from pipeline.errors import one_line
 from pipeline.sources import lhotse
 from pipeline.sources.locations import absolute_uri, filesystem, is_url, size_and_identity
 from pipeline.sources.recording import InputError, Recording, extension

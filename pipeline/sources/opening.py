@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -10,8 +11,7 @@ from dataclasses import dataclass
 from stat import S_ISREG
 from typing import Any, TypeVar
 
-from pipeline.decoding.types import DecodeError, Source, one_line
-from pipeline.retries import is_transient, with_back_off
+from pipeline.errors import is_transient, one_line, with_back_off
 from pipeline.sources.boundaries import private_address_in
 from pipeline.sources.locations import (
     check_stored,
@@ -23,30 +23,31 @@ from pipeline.sources.locations import (
     stat_identity,
 )
 from pipeline.sources.manifests import parse_clip
-from pipeline.sources.recording import MISSING, REFUSED, UNKNOWN, InputError, extension
+from pipeline.sources.recording import MISSING, REFUSED, UNKNOWN, InputError, RecordingError, extension
 
 BACK_OFF_S = (0.5, 2.0, 8.0)
 COPY_BYTES = 1 << 22
-
 T = TypeVar("T")
 
 
 @contextmanager
-def open_row(row: Mapping[str, Any], *, max_bytes: int) -> Iterator[Source]:
+def open_row(row: Mapping[str, Any], *, max_bytes: int) -> Iterator[OpenRecording]:
     """Open the recording that a row of the plan names.
 
     A remote file is copied to an unnamed local one first, at most `max_bytes` of it; of a remote archive
-    only the member is. Transient errors are retried three times with back-off. Raises `DecodeError`:
+    only the member is. Transient errors are retried three times with back-off. Raises `RecordingError`:
     `missing`, `changed`, `refused`, `unreadable`, `too_large`.
     """
     uri, member = row["uri"], row["member"]
     name = printable(uri if member is None else f"{uri}: {member}")
     if row["identity"] == REFUSED:
-        raise DecodeError("refused", f"{name}: is a link, a device or a name that leads out of the archive")
+        raise RecordingError(
+            "refused", f"{name}: is a link, a device or a name that leads out of the archive"
+        )
     try:
         check_stored(uri)
     except InputError as error:
-        raise DecodeError("refused", str(error)) from None
+        raise RecordingError("refused", str(error)) from None
     place = _place_of(row)
     file = with_retries(lambda: _open(place, max_bytes), name)
     try:
@@ -75,15 +76,15 @@ def _place_of(row: Mapping[str, Any]) -> _Place:
     )
 
 
-def _source(name: str, file: int, place: _Place) -> Source:
+def _source(name: str, file: int, place: _Place) -> OpenRecording:
     size = os.fstat(file).st_size
     if place.start is not None and place.length is not None:
         start = place.start if local_path(place.uri) is not None else 0
-        return Source(name=name, fd=file, start=start, length=place.length)
+        return OpenRecording(name=name, fd=file, start=start, length=place.length)
     if place.member is None or _is_embedded(place):
-        return Source(name=name, fd=file, start=0, length=size)
+        return OpenRecording(name=name, fd=file, start=0, length=size)
     from_s, to_s, channel = parse_clip(place.member)
-    return Source(name=name, fd=file, start=0, length=size, from_s=from_s, to_s=to_s, channel=channel)
+    return OpenRecording(name=name, fd=file, start=0, length=size, from_s=from_s, to_s=to_s, channel=channel)
 
 
 def _is_embedded(place: _Place) -> bool:
@@ -91,16 +92,16 @@ def _is_embedded(place: _Place) -> bool:
 
 
 def with_retries(call: Callable[[], T], name: str) -> T:
-    """Call until it succeeds, at most four times. Raises `DecodeError` for what is no transient error."""
+    """Call until it succeeds, at most four times. Raises `RecordingError` for what is no transient error."""
     try:
         return with_back_off(call, BACK_OFF_S, may_pass=_may_pass)
-    except DecodeError:
+    except RecordingError:
         raise
     except Exception as error:  # every remote file system has errors of its own
         if (refusal := private_address_in(error)) is not None:
-            raise DecodeError("refused", f"{name}: {refusal}") from None
+            raise RecordingError("refused", f"{name}: {refusal}") from None
         if is_missing(error):
-            raise DecodeError("missing", f"{name}: no such file") from error
+            raise RecordingError("missing", f"{name}: no such file") from error
         raise _unreadable(name, error) from error
 
 
@@ -111,8 +112,8 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) or is_transient(error)
 
 
-def _unreadable(name: str, error: Exception) -> DecodeError:
-    return DecodeError("unreadable", f"{name}: {one_line(error)}")
+def _unreadable(name: str, error: Exception) -> RecordingError:
+    return RecordingError("unreadable", f"{name}: {one_line(error)}")
 
 
 def _open(place: _Place, max_bytes: int) -> int:
@@ -124,7 +125,7 @@ def _open(place: _Place, max_bytes: int) -> int:
     try:
         stat = os.fstat(file)
         if not S_ISREG(stat.st_mode):
-            raise DecodeError("unreadable", f"{place.uri}: is no regular file")
+            raise RecordingError("unreadable", f"{place.uri}: is no regular file")
         _check_identity(place, stat_identity(stat))
     except BaseException:
         os.close(file)
@@ -136,9 +137,9 @@ def _check_identity(place: _Place, found: str) -> None:
     if place.identity == UNKNOWN:
         return
     if place.identity == MISSING:
-        raise DecodeError("changed", f"{place.uri}: was missing when the job was planned")
+        raise RecordingError("changed", f"{place.uri}: was missing when the job was planned")
     if place.identity != found:
-        raise DecodeError("changed", f"{place.uri}: has changed since the job was planned")
+        raise RecordingError("changed", f"{place.uri}: has changed since the job was planned")
 
 
 def _copy(place: _Place, max_bytes: int) -> int:
@@ -155,13 +156,13 @@ def _copy(place: _Place, max_bytes: int) -> int:
             for data in _embedded_or_fetched(place, files, info.get("size")):
                 copy.write(data)
                 if copy.tell() > max_bytes:
-                    raise DecodeError("too_large", f"{place.uri}: has more than {max_bytes} bytes")
+                    raise RecordingError("too_large", f"{place.uri}: has more than {max_bytes} bytes")
         copy.flush()
         return os.dup(copy.fileno())
 
 
 def _embedded(place: _Place) -> bytes:
-    from pipeline.sources.embedded import read_embedded
+    from pipeline.sources.parquet import read_embedded
 
     assert place.member is not None
     return read_embedded(place.uri, place.member)
@@ -182,3 +183,19 @@ def _embedded_or_fetched(place: _Place, files: Any, size: int | None) -> Iterato
             yield data
     if expected is not None and num_bytes != expected:
         raise ConnectionError(f"{num_bytes} of {expected} bytes came")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenRecording:
+    """An open recording: bytes `start` to `start + length` of a file; `name` is for messages only.
+
+    A recording may be a clip of what those bytes hold, from `from_s` to `to_s`, or one channel of it.
+    """
+
+    name: str
+    fd: int
+    start: int
+    length: int
+    from_s: float = 0.0
+    to_s: float = math.inf
+    channel: int | None = None

@@ -12,7 +12,6 @@ MEDIA_EXTENSIONS = frozenset(
         *("3gp", "m4v", "mkv", "mov", "mp4", "webm"),
     ]
 )
-
 MISSING = "missing"  # identity of a file that was not there when the job was planned
 REFUSED = "refused"  # identity of a member of an archive that is never opened
 UNKNOWN = "unknown"  # identity of a file that could not be asked about
@@ -58,3 +57,19 @@ def extension(name: str) -> str:
 def is_media(name: str) -> bool:
     """Whether a file is taken from a folder by its name."""
     return extension(name) in MEDIA_EXTENSIONS
+
+
+# Every way in which a recording can fail. `missing`, `changed` and `unreadable` are found before decoding.
+ERROR_TYPES = (
+    *("missing", "changed", "unreadable", "refused", "unsupported", "corrupt", "no_audio", "bad_samples"),
+    *("too_long", "too_large", "bad_rate", "too_many_channels", "timeout", "crashed"),
+)
+
+
+class RecordingError(Exception):
+    """A recording cannot be decoded; `error_type` is one of `ERROR_TYPES`, the message names the file."""
+
+    def __init__(self, error_type: str, message: str) -> None:
+        assert error_type in ERROR_TYPES, error_type
+        super().__init__(message)
+        self.error_type = error_type

@@ -21,10 +21,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import above  # noqa: F401
-from ray_faults import DRIVER, RUN_S, devices
-from small_cluster import OBJECT_STORE_BYTES, free_port, kill
-from undisturbed import SHARD_HOURS, make_recordings
+from tests.chaos.ray_faults import DRIVER, RUN_S, devices
+from tests.chaos.small_cluster import OBJECT_STORE_BYTES, free_port, kill
+from tests.chaos.undisturbed import SHARD_HOURS, make_recordings
 
 NUM_RECORDINGS = 32
 IDLE_MINUTES = 0.1

@@ -11,12 +11,12 @@ import hashlib
 import os
 import time
 
-import above  # noqa: F401
-import fakes
 from ray import cloudpickle
 
 from jobs import cli, transcribe
-from pipeline import cluster, job
+from pipeline.dataflow import cluster
+from pipeline.driver import model
+from tests import fakes
 
 WINDOW_S = float(os.environ.get("CHAOS_WINDOW_S", "0.15"))
 
@@ -33,5 +33,5 @@ def load_hashing_engine(_options, _run, _workers):
 
 if __name__ == "__main__":
     cloudpickle.register_pickle_by_value(fakes)
-    job.load_engine = load_hashing_engine
+    model.load_engine = load_hashing_engine
     cli.run(transcribe.transcribe, "chaos")

@@ -26,13 +26,22 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-import above  # noqa: F401
 import pyarrow as pa
-from fakes import FakeEngine, audio_table, read_recording, result
-from undisturbed import SHARD_HOURS, Tally, committed_files, compare, make_recordings, rewritten, rows_of
 
-from pipeline import cluster, dataflow, job, stages, storage
 from pipeline.config import JobRequest, RunOptions
+from pipeline.dataflow import cluster, graph, stages, workers
+from pipeline.driver import job
+from pipeline.output import retried
+from tests.chaos.undisturbed import (
+    SHARD_HOURS,
+    Tally,
+    committed_files,
+    compare,
+    make_recordings,
+    rewritten,
+    rows_of,
+)
+from tests.fakes import FakeEngine, audio_table, read_recording, result
 
 NUM_RECORDINGS = 5
 KINDS = ("EIO", "ENOSPC", "kill")
@@ -132,13 +141,13 @@ def run_without_ray(folder: Path, output: Path | str, disk: FaultyDisk) -> int:
                 yield marker
 
     stages._reader = lambda _options: InstantReader(disk)
-    dataflow.run_round = run_round
+    graph.run_round = run_round
     cluster.connected, cluster.this_node, cluster.gpus_held = nullcontext, str, float
     cluster.refuse_private_paths = lambda _paths: None
-    cluster.choose_workers = lambda _run, _num: cluster.Workers(
+    workers.choose_workers = lambda _run, _num: workers.Workers(
         min_actors=1, max_actors=1, gpus_per_actor=0, actor_cpus=0.5, threads_per_actor=1
     )
-    storage.BACK_OFF_S = (0.0, 0.0, 0.0)
+    retried.BACK_OFF_S = (0.0, 0.0, 0.0)
     request = JobRequest(
         inputs=(str(folder),),
         output=str(output),
@@ -214,7 +223,7 @@ def point_of(label: str) -> str:
 
 def run_all(scratch: Path, *, every: int, seed: int, until: float = float("inf")) -> dict:
     """Every kind of fault at every operation, or at one of `every` chosen by the seed."""
-    from pipeline import report_page, reporting  # noqa: F401  loaded once, before the forks
+    from pipeline.results import report, report_html  # noqa: F401  loaded once, before the forks
 
     folder = make_recordings(scratch / "w" / "in", NUM_RECORDINGS)
     reference, trace = scratch / "w" / "undisturbed", scratch / "trace"

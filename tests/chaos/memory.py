@@ -19,18 +19,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-import above  # noqa: F401
 import numpy as np
 import pyarrow as pa
 import soundfile
-from fakes import FakeEngine
-from file_faults import in_a_process
 
-from pipeline import cluster, commit, dataflow, job, ledger, planning, stages
+from pipeline import planning
 from pipeline.config import JobRequest, RunOptions
-from pipeline.reading import ReadOptions
-from pipeline.sources import list_recordings
-from pipeline.storage import open_store
+from pipeline.dataflow import cluster, graph, stages, workers
+from pipeline.driver import job
+from pipeline.metrics import shard
+from pipeline.output import commit, files, state
+from pipeline.output.store import open_store
+from pipeline.reading.shard_reader import ReadOptions
+from pipeline.sources.listing import list_recordings
+from tests.chaos.file_faults import in_a_process
+from tests.fakes import FakeEngine
 
 RATE = 16_000
 SECONDS = 0.5
@@ -81,10 +84,10 @@ def driver_peak(scratch: Path, number: int) -> int:
             assert in_a_process(work) == 0
             yield commit_marker(this_round, unit.column("shard_id")[0].as_py())
 
-    dataflow.run_round = run_round
+    graph.run_round = run_round
     cluster.connected, cluster.this_node, cluster.gpus_held = nullcontext, str, float
     cluster.refuse_private_paths = lambda _paths: None
-    cluster.choose_workers = lambda _run, _num: cluster.Workers(
+    workers.choose_workers = lambda _run, _num: workers.Workers(
         min_actors=1, max_actors=1, gpus_per_actor=0, actor_cpus=0.5, threads_per_actor=1
     )
     options = {"language": "en", "sparsify_layer": 1, "task": "transcribe", "shard_hours": SHARD_HOURS}
@@ -94,7 +97,7 @@ def driver_peak(scratch: Path, number: int) -> int:
     return status_bytes("self", "VmHWM")
 
 
-def commit_marker(this_round: stages.Round, shard_id: int) -> pa.Table:
+def commit_marker(this_round: stages.RoundContext, shard_id: int) -> pa.Table:
     """The marker that another process has written."""
     return commit.read_marker(this_round.store, shard_id, this_round.stamp)
 
@@ -104,11 +107,11 @@ def worker_held(scratch: Path, number: int) -> list[dict[str, int]]:
     folder = make_files(scratch / "in", number)
     plan = planning.make_plan(list_recordings([str(folder)]).recordings, shard_hours=SHARD_HOURS)
     store = open_store(str(scratch / "out"))
-    store.publish(ledger.plan_name(0), commit.parquet_bytes(plan))
-    stamp = commit.RunStamp(run_id="run", fingerprint="f", plan_hash="p", gpu_hour_usd=1.0)
-    this_round = stages.Round(store=store, stamp=stamp, round_id="run-1")
+    store.publish(files.plan_name(0), files.parquet_bytes(plan))
+    stamp = shard.RunStamp(run_id="run", fingerprint="f", plan_hash="p", gpu_hour_usd=1.0)
+    this_round = stages.RoundContext(store=store, stamp=stamp, round_id="run-1")
     engine = stages.TranscribeShard(load=forgetful_engine, language="en", this_round=this_round)
-    units = ledger.Ledger(store, stamp, shard_hours=SHARD_HOURS).units()
+    units = state.OutputState(store, stamp, shard_hours=SHARD_HOURS).units()
     held = []
     for i, unit in enumerate(units, 1):
         audio = stages.read_shard(unit.table(), options=READING, this_round=this_round)

@@ -12,12 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from small_cluster import SmallCluster, kill
-from undisturbed import SHARD_HOURS, Tally, committed_files, compare, make_recordings, rewritten, rows_of
-
-from pipeline.commit import parquet_table
+from pipeline.output.files import parquet_table
+from pipeline.output.store import store_at
 from pipeline.schema import METRICS
-from pipeline.storage import store_at
+from tests.chaos.small_cluster import SmallCluster, kill
+from tests.chaos.undisturbed import (
+    SHARD_HOURS,
+    Tally,
+    committed_files,
+    compare,
+    make_recordings,
+    rewritten,
+    rows_of,
+)
 
 DRIVER = Path(__file__).with_name("driver.py")
 ACTOR, WORKERS = "TranscribeShard", ("MapBatches(read_shard)", "MapBatches(commit_result)", "ray::IDLE")

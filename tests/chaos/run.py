@@ -23,10 +23,9 @@ from collections import defaultdict
 from dataclasses import asdict, fields
 from pathlib import Path
 
-import above  # noqa: F401
-from ray_faults import SCENARIOS, Bench, Stuck
-from small_cluster import SmallCluster
-from undisturbed import Tally
+from tests.chaos.ray_faults import SCENARIOS, Bench, Stuck
+from tests.chaos.small_cluster import SmallCluster
+from tests.chaos.undisturbed import Tally
 
 HERE = Path(__file__).parent
 NUM_RECORDINGS = 48

@@ -20,10 +20,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import above  # noqa: F401
-from faulty_s3 import FaultyS3
-from file_faults import DONE, NUM_RECORDINGS, FaultyDisk, in_a_process, run_without_ray
-from undisturbed import Tally, compare, make_recordings, rows_of
+from tests.chaos.faulty_s3 import FaultyS3
+from tests.chaos.file_faults import DONE, NUM_RECORDINGS, FaultyDisk, in_a_process, run_without_ray
+from tests.chaos.undisturbed import Tally, compare, make_recordings, rows_of
 
 BUCKET = "chaos"
 SETTINGS = {

@@ -50,8 +50,8 @@ def test_a_store_that_refuses_delays_cuts_and_forgets_loses_and_doubles_nothing(
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    from ray_faults import Bench
-    from small_cluster import SmallCluster
+    from tests.chaos.ray_faults import Bench
+    from tests.chaos.small_cluster import SmallCluster
 
     with SmallCluster() as cluster:
         yield Bench(tmp_path_factory.mktemp("chaos"), cluster, num_recordings=24, seed=0)
@@ -64,28 +64,28 @@ def judged(tally):
 
 @pytest.mark.ray
 def test_killed_drivers_lose_nothing_and_leave_what_is_committed(bench):
-    from ray_faults import kill_drivers
+    from tests.chaos.ray_faults import kill_drivers
 
     assert judged(kill_drivers(bench, 2)).faults == 2
 
 
 @pytest.mark.ray
 def test_killed_actors_and_workers_lose_nothing_in_the_same_run(bench):
-    from ray_faults import ACTOR, WORKERS, kill_workers
+    from tests.chaos.ray_faults import ACTOR, WORKERS, kill_workers
 
     assert judged(kill_workers(bench, 4, ACTOR, *WORKERS)).faults == 4
 
 
 @pytest.mark.ray
 def test_two_drivers_that_start_at_once_do_the_work_once(bench):
-    from ray_faults import start_two_drivers
+    from tests.chaos.ray_faults import start_two_drivers
 
     judged(start_two_drivers(bench, 1))
 
 
 @pytest.mark.ray
 def test_killed_nodes_are_replaced_by_late_ones(bench):
-    from ray_faults import kill_nodes
+    from tests.chaos.ray_faults import kill_nodes
 
     assert judged(kill_nodes(bench, 2)).faults == 2
 

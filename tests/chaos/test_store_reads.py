@@ -13,13 +13,13 @@ import soundfile
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
-from faulty_s3 import FaultyS3
-from store_faults import BUCKET, SETTINGS, StartedServer, endpoint
-
+from pipeline.output.object_store import ObjectStore
 from pipeline.planning import make_plan
-from pipeline.reading import ReadOptions, ShardReader
-from pipeline.sources import list_recordings, opening
-from pipeline.storage import ObjectStore
+from pipeline.reading.shard_reader import ReadOptions, ShardReader
+from pipeline.sources import opening
+from pipeline.sources.listing import list_recordings
+from tests.chaos.faulty_s3 import FaultyS3
+from tests.chaos.store_faults import BUCKET, SETTINGS, StartedServer, endpoint
 
 RATE = 16_000
 
@@ -76,7 +76,7 @@ def test_pyarrow_reads_what_was_committed(server):
     )
     import pyarrow as pa
 
-    from pipeline.commit import parquet_bytes
+    from pipeline.output.files import parquet_bytes
 
     with endpoint(server.url):
         store = ObjectStore.at(f"s3://{BUCKET}/out")

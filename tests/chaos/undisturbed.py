@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from pipeline.commit import parquet_table
+from pipeline.output.files import parquet_table
+from pipeline.output.store import Store, store_at
 from pipeline.schema import METRICS, TRANSCRIPTS
-from pipeline.storage import Store, store_at
 
 RATE = 16_000
 SECONDS = 2.0

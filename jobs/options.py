@@ -1,0 +1,137 @@
+"""The options that several commands have: read, and put together."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from jobs import cli
+from pipeline import config
+from pipeline.adaptive.policy_file import PolicyError, PolicyFile, read_policy
+from pipeline.config import (
+    ADAPTIVE,
+    ADAPTIVE_SELECTOR,
+    DEFAULT_BUDGET,
+    DEFAULT_LAYER,
+    DEFAULT_SELECTOR,
+    MAX_SPARSITY,
+    JobRequest,
+    OptionError,
+    _require,
+    check_budget,
+    check_sparsity,
+)
+
+DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
+ROW_OPTIONS = (
+    *("language", "task", "initial_prompt", "word_timestamps"),
+    *("channels", "shard_hours", "max_hours"),
+)
+RUN_OPTIONS = ("batch_size", "gpus_per_actor", "gpu_hour_usd", "max_failed", "retry_failed")
+
+
+def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """A click callback that reads an option by a function of `pipeline.config`."""
+    return lambda _context, _parameter, text: parse(text)
+
+
+def job_request(given: Mapping[str, Any]) -> JobRequest:
+    """What the options ask for. Raises `OptionError` for options that do not go together."""
+    sparsity = given["sparsity"]
+    return JobRequest(
+        inputs=given["inputs"],
+        output=given["output"],
+        model=given["model"],
+        dtype=given["dtype"],
+        references=given["references"],
+        all_files=given["all_files"],
+        policy=sparsity if isinstance(sparsity, PolicyFile) else None,
+        options={
+            **sparsity_options(sparsity, given["wer_budget"], given["sparsify_layer"], given["selector"]),
+            "voice_activity": given["voice_activity"] == "on",
+            **{name: given[name] for name in ROW_OPTIONS},
+        },
+    )
+
+
+def run_options(given: Mapping[str, Any]) -> config.RunOptions:
+    """How the options want it to be carried out."""
+    min_actors, max_actors = given["actors"]
+    return config.RunOptions(
+        min_actors=min_actors,
+        max_actors=max_actors,
+        **{name: given[name] for name in RUN_OPTIONS},
+    )
+
+
+def status(totals: Mapping[str, Any], run: config.RunOptions) -> int:
+    """The exit status of a job whose rows are all there: whether too many failed."""
+    allowed = run.max_failed * totals["num_recordings"]
+    return cli.OK if totals["num_failed"] <= allowed else cli.UNFINISHED
+
+
+def parse_sparsity(text: str) -> float | str | PolicyFile:
+    """Read `--sparsity adaptive|NUMBER|FILE`. Raises `OptionError`."""
+    if text == ADAPTIVE:
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        return _read_policy(text)
+    check_sparsity(value)
+    return value
+
+
+def _read_policy(text: str) -> PolicyFile:
+    if not (text.endswith(".json") or os.path.exists(text)):
+        allowed = f"{ADAPTIVE}, a number from 0 to {MAX_SPARSITY}, or a policy file"
+        raise OptionError(f"--sparsity {text}: must be {allowed}")
+    try:
+        return read_policy(text)
+    except PolicyError as error:
+        raise OptionError(f"--sparsity {error}") from error
+
+
+def sparsity_options(
+    sparsity: float | str | PolicyFile, wer_budget: float | None, layer: int | None, selector: str | None
+) -> dict[str, Any]:
+    """The fields of `JobOptions` that say how sparse a job is; None: not asked for.
+
+    Raises `OptionError` for what does not go together.
+    """
+    if isinstance(sparsity, PolicyFile):
+        for name, value in (("sparsify-layer", layer), ("selector", selector)):
+            _require(value is None, name, value, "left out with a policy file, which names its own")
+        sparsity = f"policy:{sparsity.digest()}"
+    if isinstance(sparsity, str) and wer_budget is None:
+        wer_budget = DEFAULT_BUDGET
+    check_budget(sparsity, wer_budget)
+    return {
+        "sparsity": sparsity,
+        "wer_budget": wer_budget,
+        "sparsify_layer": DEFAULT_LAYER if layer is None else layer,
+        "selector": selector or (ADAPTIVE_SELECTOR if sparsity == ADAPTIVE else DEFAULT_SELECTOR),
+    }
+
+
+def parse_actors(text: str) -> tuple[int | None, int | None]:
+    """Read `--actors auto|N|MIN-MAX` as (min, max); (None, None) is auto. Raises `OptionError`."""
+    if text == "auto":
+        return None, None
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    low = int(match[1]) if match else 0
+    high = int(match[2]) if match and match[2] else low
+    _require(match is not None and 1 <= low <= high, "actors", text, "auto, N or MIN-MAX, from 1 on")
+    return low, high
+
+
+def parse_batch_size(text: str) -> int | None:
+    """Read `--batch-size auto|N`; None is auto. Raises `OptionError`."""
+    if text == "auto":
+        return None
+    _require(text.isdecimal() and int(text) >= 1, "batch-size", text, "auto or a number from 1 on")
+    return int(text)

@@ -1,0 +1,1 @@
+"""What the data plane costs beside a model, and how busy it keeps one."""

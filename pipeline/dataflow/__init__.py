@@ -1,0 +1,1 @@
+"""The Ray Data graph; the only package that imports ray."""

@@ -1,0 +1,182 @@
+"""The stages of the graph: one shard in, one shard out, each a thin callable over `pa.Table`.
+
+They run in Ray's processes but import nothing of Ray, so a test calls them as they are.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.adaptive.calibration import CalibrationTask, calibrate_unit, sample_number
+from pipeline.adaptive.files import sample_name
+from pipeline.adaptive.gate import level_of, refuse_if_stalled
+from pipeline.adaptive.job_policy import JobPolicy
+from pipeline.adaptive.shadow import ShardLevel
+from pipeline.dataflow.shared_lock import SharedLock
+from pipeline.dataflow.transcription import transcribe_shard
+from pipeline.longform import Transcriber
+from pipeline.metrics import shard
+from pipeline.output import attempts, commit, files
+from pipeline.output.store import Store
+from pipeline.reading.shard_reader import ReadOptions, ShardReader
+from pipeline.schema import PLAN, SAMPLE, SAMPLE_RESULT, SHARD_AUDIO, SHARD_RESULT, TRANSCRIPTS, table_of
+from pipeline.sources.locations import printable
+
+log = logging.getLogger("earshard")
+
+DEADLINE_EXIT = 70
+DEADLINE_BASE_S = 600.0
+DEADLINE_PER_AUDIO_S = {"cuda": 2.0, "cpu": 30.0}  # two shards share a GPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundContext:
+    """What every stage of one pass over the unfinished shards knows."""
+
+    store: Store
+    stamp: shard.RunStamp
+    round_id: str  # starts with the run's id
+    node: Callable[[], str] = str  # the name of the node that it is called on, "" where there is but one
+    policy: JobPolicy | None = None  # of adaptive sparsity; None: as sparse as the engine was made
+    calibration: CalibrationTask | None = None  # the units are a sample, and nothing is transcribed
+
+    def marked(self, unit: str) -> AbstractContextManager[None]:
+        """Mark a unit as being worked on here."""
+        return attempts.marked(self.store, unit, self.round_id, self.node())
+
+
+def read_shard(plan: pa.Table, *, options: ReadOptions, this_round: RoundContext) -> pa.Table:
+    """Decode one shard: a row of `SHARD_PLAN` in, a row of `SHARD_AUDIO` out."""
+    row = _only_row(plan)
+    if this_round.policy is not None:
+        refuse_if_stalled(row["shard_id"], this_round.policy, this_round.store, this_round.round_id)
+    unit = attempts.unit_of(row["shard_id"], row["attempt"], row["rows"])
+    with this_round.marked(unit):
+        audio = _reader(options).read(row["shard_id"], row["attempt"], row["rows"])
+    for recording in audio.column("recordings")[0].as_py():
+        if recording["error_type"] is not None:
+            log.warning("%s: %s", recording["error_type"], recording["error_message"])
+            continue
+        if recording["partial"]:
+            log.warning("partial: %s: damaged or shorter than it declares", printable(recording["uri"]))
+        if recording["error_message"] is not None:
+            log.warning("bad samples: %s", recording["error_message"])
+    return audio.select(SHARD_AUDIO.names).cast(SHARD_AUDIO)
+
+
+@cache
+def _reader(options: ReadOptions) -> ShardReader:
+    """One warm reader per process: Ray runs many shards in one worker."""
+    reader = ShardReader(options)
+    reader.__enter__()
+    atexit.register(reader.__exit__, None, None, None)
+    return reader
+
+
+class TranscribeShard:
+    """Run the engine on one decoded shard: a row of `SHARD_AUDIO` in, a row of `SHARD_RESULT` out.
+
+    In a round that calibrates, it is a unit of the sample, and a row of `SAMPLE_RESULT`.
+
+    The engine is made by the actor that owns it. Several threads may call at once and share the engine; a
+    shard whose first attempt did not come back is alone in the process, so that it drags nobody with it.
+    A call that outlives its deadline ends the process: Ray starts another actor, and the attempts that were
+    marked count.
+    """
+
+    def __init__(self, *, load: Callable[[], Transcriber], language: str, this_round: RoundContext) -> None:
+        self._engine = load()
+        self._language = language
+        self._round = this_round
+        self._sharing = SharedLock()
+
+    def __call__(self, audio: pa.Table) -> pa.Table:
+        shard_id, attempt = (audio.column(name)[0].as_py() for name in ("shard_id", "attempt"))
+        rows = audio.column("recordings")[0].as_py() or audio.column("overflow")[0].as_py()
+        unit = attempts.unit_of(shard_id, attempt, rows)
+        deadline_s = self._deadline_s(sum(row["duration_s"] or 0.0 for row in rows))
+        sparsity = self._sparsity(shard_id)
+        door = self._sharing.shared if attempt == 1 else self._sharing.exclusive
+        with door(), self._round.marked(unit), _deadline(unit, deadline_s):
+            if self._round.calibration is not None:
+                return self._calibrate(audio, self._round.calibration, shard_id)
+            return transcribe_shard(audio, self._engine, language=self._language, sparsity=sparsity)
+
+    def _sparsity(self, shard_id: int) -> ShardLevel | None:
+        """The level that is decided for a shard; waited for outside of any mark, since nothing is tried."""
+        policy = self._round.policy
+        return None if policy is None else level_of(shard_id, policy, self._round.store, self._round.round_id)
+
+    def _calibrate(self, audio: pa.Table, calibration: CalibrationTask, shard_id: int) -> pa.Table:
+        return calibrate_unit(
+            audio,
+            self._engine,
+            unit=sample_number(shard_id),
+            language=self._language,
+            ladder=calibration.ladder,
+            max_errors=calibration.max_errors,
+        )
+
+    def _deadline_s(self, audio_s: float) -> float:
+        return DEADLINE_BASE_S + audio_s * DEADLINE_PER_AUDIO_S[self._engine.device.partition(":")[0]]
+
+
+@contextmanager
+def _deadline(unit: str, seconds: float) -> Iterator[None]:
+    def expire() -> None:
+        log.error("%s: not done after %.0f s; its process ends", unit, seconds)
+        logging.shutdown()
+        os._exit(DEADLINE_EXIT)
+
+    timer = threading.Timer(seconds, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def commit_result(result: pa.Table, *, this_round: RoundContext) -> pa.Table:
+    """Commit one shard, or keep one piece of a shard: a row of `SHARD_RESULT` in, `METRICS` out.
+
+    A piece has no metrics of its own: its table is empty.
+    """
+    row = _only_row(result.select(SHARD_RESULT.names))
+    if row["attempt"] > attempts.WHOLE_ATTEMPTS:
+        unit = attempts.unit_of(row["shard_id"], row["attempt"], row["transcripts"] or row["overflow"])
+        attempts.keep_piece(this_round.store, unit, result.cast(SHARD_RESULT))
+        return schema.METRICS.empty_table()
+    return commit.commit_shard(
+        this_round.store,
+        row["shard_id"],
+        row["attempt"],
+        shard.with_counts(table_of(TRANSCRIPTS, row["transcripts"]), row["scorable"]),
+        row["measures"],
+        table_of(PLAN, row["overflow"]),
+        this_round.stamp,
+    )
+
+
+def commit_sample(result: pa.Table, *, this_round: RoundContext) -> pa.Table:
+    """Keep a unit of the calibration's sample: a row of `SAMPLE_RESULT` in, and no `METRICS` out."""
+    row = _only_row(result.select(SAMPLE_RESULT.names))
+    content = files.parquet_bytes(table_of(SAMPLE, row["windows"]))
+    this_round.store.publish(sample_name(row["unit"]), content)
+    return schema.METRICS.empty_table()
+
+
+def _only_row(table: pa.Table) -> dict[str, Any]:
+    assert table.num_rows == 1, f"a shard is one row, not {table.num_rows}"
+    return table.to_pylist()[0]

@@ -1,0 +1,171 @@
+"""A decoded shard through the engine: windows in, transcript rows and what they cost out."""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipeline.adaptive.shadow import Shadow, ShardLevel, cast_shadow
+from pipeline.longform import (
+    PlacedResult,
+    PlacedWindow,
+    Transcriber,
+    join_text,
+    placed_windows,
+    transcribe_windows,
+)
+from pipeline.metrics import cost
+from pipeline.schema import SHARD_RESULT, TRANSCRIPTS, table_of
+
+if TYPE_CHECKING:
+    from pipeline.engine.results import Segment
+
+
+def transcribe_shard(
+    shard: pa.Table, engine: Transcriber, *, language: str, sparsity: ShardLevel | None = None
+) -> pa.Table:
+    """Transcribe one decoded shard.
+
+    Args:
+        shard: one row of `SHARD_AUDIO`.
+        engine: the model.
+        language: a code, or `auto`: each recording is in the language of its first window.
+        sparsity: the level that adaptive sparsity has chosen for the shard; None: as the engine was made.
+
+    Returns:
+        One row of `SHARD_RESULT`.
+    """
+    started_at, started = datetime.now(UTC), time.perf_counter()
+    row = {name: shard.column(name)[0] for name in shard.column_names}
+    recordings = row["recordings"].as_py()
+    windows = placed_windows(row)
+    level = None if sparsity is None else sparsity.level
+    results = transcribe_windows(windows, recordings, engine, language, level)
+    shadow, shadow_s = Shadow(), 0.0
+    if sparsity is not None:
+        shadow, shadow_s = cast_shadow(windows, results, recordings, engine, sparsity)
+    by_recording: defaultdict[int, list[PlacedResult]] = defaultdict(list)
+    for done in results:
+        by_recording[done.window.recording].append(done)
+    transcripts = [
+        _transcript(recording, by_recording[index], row, engine.model_name)
+        for index, recording in enumerate(recordings)
+    ]
+    measures = {
+        **_measures(results, engine, shadow_s),
+        "slowest": cost.slowest_recordings(_times(results, recordings)),
+        **shadow.as_dict(),
+        "level": None if sparsity is None else sparsity.rung,
+        "wall_s": time.perf_counter() - started,
+        "started_at": started_at,
+    }
+    return table_of(
+        SHARD_RESULT,
+        [
+            {
+                "shard_id": row["shard_id"].as_py(),
+                "attempt": row["attempt"].as_py(),
+                "transcripts": transcripts,
+                "scorable": [recording["scorable"] for recording in recordings],
+                "measures": measures,
+                "overflow": row["overflow"].as_py(),
+            }
+        ],
+    )
+
+
+def _transcript(
+    recording: dict[str, Any], results: list[PlacedResult], row: dict[str, Any], model: str
+) -> dict[str, Any]:
+    """One row of `TRANSCRIPTS`, its counts still null."""
+    failed = recording["error_type"] is not None
+    probabilities = [done.result.language_probability for done in results]
+    language = results[0].result.language if results else None
+    values = {
+        **recording,
+        "shard_id": row["shard_id"].as_py(),
+        "status": "failed" if failed else "ok",
+        "language": language,
+        "language_probability": max((p for p in probabilities if p is not None), default=None),
+        "text": None if failed else join_text(results, language),
+        "segments": None if failed else _segments(results),
+        "model": model,
+    }
+    return {name: values.get(name) for name in TRANSCRIPTS.names}
+
+
+def _segments(results: list[PlacedResult]) -> list[dict[str, Any]]:
+    """The segments of a recording in the order of time, their times those of the recording."""
+    placed = [(done.window, done.result, segment) for done in results for segment in done.result.segments]
+    return [
+        {
+            "id": index,
+            "start_s": round(window.start_s + segment.start_s, 3),
+            "end_s": round(min(window.start_s + segment.end_s, window.end_s), 3),
+            "text": segment.text,
+            "avg_logprob": segment.avg_logprob,
+            "no_speech_prob": segment.no_speech_prob,
+            "compression_ratio": segment.compression_ratio,
+            "sparsity": result.sparsity,
+            "fallback": result.fallback,
+            "words": _words(window, segment),
+        }
+        for index, (window, result, segment) in enumerate(placed)
+    ]
+
+
+def _words(window: PlacedWindow, segment: Segment) -> list[dict[str, Any]] | None:
+    """The words of a segment at their times in the recording."""
+    if segment.words is None:
+        return None
+    return [
+        {
+            "start_s": round(window.start_s + word.start_s, 3),
+            "end_s": round(min(window.start_s + word.end_s, window.end_s), 3),
+            "word": word.word,
+            "probability": word.probability,
+        }
+        for word in segment.words
+    ]
+
+
+def _times(results: list[PlacedResult], recordings: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What each recording took of the device (`SLOW_RECORDING`)."""
+    seconds: defaultdict[int, float] = defaultdict(float)
+    for done in results:
+        seconds[done.window.recording] += done.result.device_s
+    for index, device_s in seconds.items():
+        recording = recordings[index]
+        yield {
+            "recording_id": recording["recording_id"],
+            "audio_s": recording["duration_s"],
+            "device_s": device_s,
+        }
+
+
+def _measures(results: list[PlacedResult], engine: Transcriber, shadow_s: float) -> dict[str, Any]:
+    """What the device did for this shard: `MEASURES` but the times of the call and the shadow's counts."""
+    found = [done.result for done in results]
+    kept, positions = sum(r.kept_positions for r in found), sum(r.total_positions for r in found)
+    return {
+        "num_windows": len(found),
+        "num_tokens": sum(r.num_tokens for r in found),
+        "device_s": math.fsum(r.device_s for r in found) + shadow_s,
+        "kept_positions": kept,
+        "total_positions": positions,
+        "sparsity_mean": 1 - kept / positions if positions else None,
+        "sparsity_min": min((r.sparsity for r in found), default=None),
+        "sparsity_max": max((r.sparsity for r in found), default=None),
+        "num_fallback": sum(r.fallback is not None for r in found),
+        "fallback_device_s": math.fsum(r.retry_device_s for r in found),
+        "device": engine.device,
+        "host": socket.gethostname(),
+        "model": engine.model_name,
+    }

@@ -1,0 +1,1 @@
+"""A job from its request to its totals."""

@@ -1,0 +1,192 @@
+"""An archive that grows: each run transcribes what is new or changed, as a whole output of its own.
+
+    ARCHIVE/started/2026-03-01.json     written before a run does anything; its name is the run's
+    ARCHIVE/runs/2026-03-01/            the output of the run
+    ARCHIVE/ledger/2026-03-01.parquet   what the run has done; written once, when every row exists
+
+A run without a ledger was stopped; the next call goes on with it first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+from pipeline.config import JobRequest, OptionError, RunOptions
+from pipeline.driver.job import JobMismatch, run_job
+from pipeline.driver.lock import DriverLock
+from pipeline.driver.run_record import new_run_id
+from pipeline.output import files
+from pipeline.output.files import JOB, read_transcripts
+from pipeline.output.store import Store, existing_store, open_store, store_at
+from pipeline.schema import ARCHIVE_LEDGER, PLAN, table_of
+from pipeline.sources.listing import list_recordings
+from pipeline.sources.recording import MISSING, Recording
+from pipeline.sources.references import read_references
+
+# Causes that lie in the moment and not in the recording: such rows are tried again in the next run.
+PASSING = frozenset({"io_error", "missing", "changed"})
+
+log = logging.getLogger("earshard")
+
+Version = tuple[str, str | None, str]  # recording_id, member, identity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What the source holds that no run has done."""
+
+    num_listed: int
+    num_skipped: int
+    new: tuple[Recording, ...]
+    changed: tuple[Recording, ...]  # done before, as another version or in vain
+    unfinished_run: str | None
+
+    @property
+    def pending(self) -> tuple[Recording, ...]:
+        """What the next run transcribes."""
+        return self.new + self.changed
+
+
+@dataclass(frozen=True)
+class ArchiveUpdate:
+    """What one call did: a survey, and the totals of the runs that it finished by their names."""
+
+    survey: Survey
+    runs: dict[str, dict[str, Any]]
+
+
+def survey_source(store: Store, request: JobRequest, *, retry_failed: bool = False) -> Survey:
+    """Compare the source with the ledger, and write nothing.
+
+    With `retry_failed` what failed counts as not done. Raises `InputError`.
+    """
+    done, known = _read_ledger(store, retry_failed)
+    references = read_references(request.references) if request.references else None
+    listing = list_recordings(request.inputs, all_files=request.all_files, references=references)
+    num_listed = 0
+    new: list[Recording] = []
+    changed: list[Recording] = []
+    for recording in listing.recordings:
+        num_listed += 1
+        if (recording.recording_id, recording.member, recording.identity) not in done:
+            (changed if recording.recording_id in known else new).append(recording)
+    return Survey(
+        num_listed=num_listed,
+        num_skipped=len(listing.skipped),
+        new=_sorted(new),
+        changed=_sorted(changed),
+        unfinished_run=unfinished_run(store),
+    )
+
+
+def _sorted(recordings: list[Recording]) -> tuple[Recording, ...]:
+    return tuple(sorted(recordings, key=lambda recording: recording.recording_id))
+
+
+def _read_ledger(store: Store, retry_failed: bool) -> tuple[set[Version], set[str]]:
+    """The versions that need no run, and the ids of all recordings that had one."""
+    done: set[Version] = set()
+    known: set[str] = set()
+    for name in store.names("ledger"):
+        for row in files.parquet_table(store.read(name) or b"", ARCHIVE_LEDGER).to_pylist():
+            known.add(row["recording_id"])
+            if row["status"] == "ok" or not (retry_failed or _is_passing(row)):
+                done.add((row["recording_id"], row["member"], row["identity"]))
+    return done, known
+
+
+def _is_passing(row: dict[str, Any]) -> bool:
+    return row["error_type"] in PASSING and row["identity"] != MISSING
+
+
+def unfinished_run(store: Store) -> str | None:
+    """The run that was started and has no ledger; there is at most one."""
+    finished = {_stem(name) for name in store.names("ledger")}
+    return next((run for run in map(_stem, store.names("started")) if run not in finished), None)
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].partition(".")[0]
+
+
+def read_survey(archive: str, request: JobRequest, *, retry_failed: bool) -> Survey:
+    """What `update` would find to do. Raises `InputError`."""
+    return survey_source(store_at(archive), request, retry_failed=retry_failed)
+
+
+def update_archive(
+    archive: str, request: JobRequest, run: RunOptions, *, day: str, retry_failed: bool = False
+) -> ArchiveUpdate:
+    """Finish the run that was stopped, if there is one, and transcribe what is new or changed.
+
+    Args:
+        archive: its folder or URL; made if need be.
+        request: the source and the options; its output is not looked at.
+        run: how it is carried out.
+        day: what a new run is called, if no run is called so yet.
+        retry_failed: transcribe again what failed.
+
+    Raises:
+        OutputBusy: another call works on the archive.
+        OptionError: the run that was stopped began with other options.
+        and what `run_job` raises; the same call goes on from there.
+    """
+    store = open_store(archive)
+    runs: dict[str, dict[str, Any]] = {}
+    with DriverLock(store, new_run_id()):
+        stopped = unfinished_run(store)
+        if stopped is not None and store.read(f"runs/{stopped}/{JOB}") is not None:
+            log.info("%s: going on with a run that was stopped", stopped)
+            runs[stopped] = _carry_out(store, stopped, request, run)
+            stopped = None
+        found = survey_source(store, request, retry_failed=retry_failed)
+        if found.pending:
+            name = stopped or _start(store, day)
+            log.info("%s: %d new, %d changed", name, len(found.new), len(found.changed))
+            runs[name] = _carry_out(store, name, replace(request, recordings=found.pending), run)
+    return ArchiveUpdate(found, runs)
+
+
+def _start(store: Store, day: str) -> str:
+    """The name of a new run, taken before anything is done under it."""
+    for number in count(1):
+        name = day if number == 1 else f"{day}-{number}"
+        if store.publish(f"started/{name}.json", json.dumps({"run": name}).encode()):
+            return name
+    raise AssertionError("numbers do not end")
+
+
+def _carry_out(store: Store, name: str, request: JobRequest, run: RunOptions) -> dict[str, Any]:
+    """Run a job to its end and enter what it has done into the ledger. Returns its totals."""
+    output = f"{store.root}/runs/{name}"
+    try:
+        totals = run_job(replace(request, output=output), run)
+    except JobMismatch as error:
+        raise OptionError(f"a run that was stopped goes on with the options it began with: {error}") from None
+    rows = table_of(ARCHIVE_LEDGER, list(_ledger_rows(output, name)))
+    store.publish(f"ledger/{name}.parquet", files.parquet_bytes(rows))
+    return totals
+
+
+def _ledger_rows(output: str, run: str) -> Iterator[dict[str, Any]]:
+    """A row of `ARCHIVE_LEDGER` for every recording of a finished run; failed if any part of it did."""
+    errors = {
+        row["recording_id"]: row["error_type"]
+        for row in read_transcripts(output)
+        if row["status"] == "failed"
+    }
+    store = existing_store(output)
+    plan = files.parquet_table(store.read("plan/plan-00000.parquet") or b"", PLAN)
+    for row in plan.to_pylist():
+        if row["part"] == 0:
+            yield {
+                **{name: row[name] for name in ("recording_id", "member", "identity")},
+                "status": "failed" if row["recording_id"] in errors else "ok",
+                "error_type": errors.get(row["recording_id"]),
+                "run": run,
+            }

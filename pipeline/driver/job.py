@@ -1,0 +1,251 @@
+"""A job from its request to its totals: resume, plan, rounds until nothing is missing, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import __version__, planning
+from pipeline.adaptive.summary import summarise_policy
+from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
+from pipeline.dataflow import cluster
+from pipeline.dataflow.workers import choose_workers
+from pipeline.driver.lock import DriverLock
+from pipeline.driver.model import load_engine, resolve_options
+from pipeline.driver.progress import JobProgress
+from pipeline.driver.rounds import Rounds
+from pipeline.driver.run_record import RunRecord, new_run_id, total_wall_s
+from pipeline.engine.model.snapshot import BUNDLED
+from pipeline.metrics import shard
+from pipeline.output import attempts, files
+from pipeline.output.files import JOB, plan_name
+from pipeline.output.state import OutputState
+from pipeline.output.store import Store, open_store
+from pipeline.results.totals import SUCCESS, job_totals, read_totals, write_totals
+from pipeline.sources.listing import list_recordings
+from pipeline.sources.locations import is_url, without_secrets
+from pipeline.sources.recording import Listing
+from pipeline.sources.references import References, read_references
+
+PAGE = "report.html"
+NAMES_SHOWN = 5
+MAX_IDLE_ROUNDS = 3  # what waited in a process that was killed carries no mark: its round may achieve nothing
+VERSIONS = ("ray", "torch", "transformers", "pyarrow", "soundfile", "av", "soxr", "silero-vad", "jiwer")
+log = logging.getLogger("earshard")
+
+
+class JobMismatch(OptionError):
+    """The output belongs to a job with other inputs or options; the message names what differs."""
+
+
+class Unfinished(RuntimeError):
+    """Work is left that no round could do; running the same command again goes on."""
+
+
+def run_job(request: JobRequest, run: RunOptions) -> dict[str, Any]:
+    """Carry a job out, or go on with it, and return its totals (see `totals.job_totals`).
+
+    Raises:
+        OptionError, InputError, OutputError, ModelNotFound: the request cannot be carried out.
+        JobMismatch: the output is of another job.
+        OutputBusy: another driver works on it.
+        Unfinished: rows are missing although every round was tried.
+    """
+    store = open_store(request.output)
+    stored = _stored_job(store)
+    options = resolve_options(request, run, stored)
+    if stored is not None:
+        _check_same_job(store, stored, request, options)
+    totals = read_totals(store) if stored is not None else None
+    if totals is not None and not (run.retry_failed and totals["num_failed"]):
+        log.info("%s: complete, nothing to do", store.root)
+        return totals
+    if options.model == BUNDLED:
+        log.warning("--model %s knows nothing but the synthetic language of the bundled speech", BUNDLED)
+    run_id = new_run_id()
+    with DriverLock(store, run_id):
+        with RunRecord(store, run_id) as record:
+            stamp = shard.RunStamp(
+                run_id=run_id,
+                fingerprint=options.fingerprint(),
+                plan_hash=_open_plan(store, request, options),
+                gpu_hour_usd=run.gpu_hour_usd,
+            )
+            ledger = OutputState(store, stamp, shard_hours=options.shard_hours)
+            if run.retry_failed:
+                _reopen_failed(ledger)
+            ledger.commit_pieces({}, options.model)  # whole since a run that was killed before it could
+            ledger.reload()
+            if ledger.units():
+                _work_off(ledger, request, options, run, record)
+            ledger.check_rows()
+        return _finish(ledger, options)
+
+
+def _open_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
+    """The hash of the stored plan, or of a new one.
+
+    Raises `JobMismatch`: another driver may have been first.
+    """
+    stored = _stored_job(store)
+    if stored is None:
+        return _make_plan(store, request, options)
+    _check_same_job(store, stored, request, options)
+    log.info("%s: going on with its plan; files added since it was made are not taken", store.root)
+    return stored["plan_hash"]
+
+
+def _stored_job(store: Store) -> dict[str, Any] | None:
+    content = store.read(JOB)
+    return json.loads(content) if content is not None else None
+
+
+def _check_same_job(
+    store: Store, stored: Mapping[str, Any], request: JobRequest, options: JobOptions
+) -> None:
+    """Raise `JobMismatch` if the output is of another job."""
+    difference = options.difference(stored["options"])
+    if difference is None and stored["inputs"] != absolute_inputs(request.inputs):
+        difference = f"INPUT: {' '.join(stored['inputs'])} there"
+    if difference is not None:
+        raise JobMismatch(
+            f"{store.root}: is the output of another job, {difference}; choose another --output"
+        )
+
+
+def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
+    """Write the plan, then `_job.json`, which vouches for it. Returns the hash of the plan."""
+    references = read_references(request.references) if request.references else None
+    if request.recordings is not None:
+        listing = Listing(recordings=iter(request.recordings))
+    else:
+        listing = list_recordings(request.inputs, all_files=request.all_files, references=references)
+    plan = planning.make_plan(listing.recordings, shard_hours=options.shard_hours)
+    _log_listing(listing, references, plan)
+    plan_hash = planning.plan_hash(plan)
+    store.replace(plan_name(0), files.parquet_bytes(plan))
+    job = {
+        "inputs": absolute_inputs(request.inputs),
+        "references": absolute_inputs([request.references])[0] if request.references else None,
+        "options": options.as_dict(),
+        "fingerprint": options.fingerprint(),
+        "plan_hash": plan_hash,
+        "num_skipped": len(listing.skipped),
+        "versions": {
+            "earshard": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in VERSIONS},
+        },
+    }
+    store.replace(JOB, json.dumps(job, indent=2, ensure_ascii=False).encode())
+    return plan_hash
+
+
+def absolute_inputs(inputs: Sequence[str]) -> list[str]:
+    """The inputs as they are compared when a job is resumed: from wherever it is started."""
+    return [without_secrets(text) if is_url(text) else os.path.abspath(text) for text in inputs]
+
+
+def _log_listing(listing: Listing, references: References | None, plan: pa.Table) -> None:
+    log.info("%d recordings to transcribe", plan.num_rows)
+    if listing.skipped:
+        names = ", ".join(listing.skipped[:NAMES_SHOWN]) + (
+            ", …" if len(listing.skipped) > NAMES_SHOWN else ""
+        )
+        log.info(
+            "%d files without a media extension skipped (--all-files takes them): %s",
+            len(listing.skipped),
+            names,
+        )
+    if references is not None:
+        matched = plan.num_rows - plan.column("reference").null_count
+        log.info("%d of %d references belong to a recording", matched, references.num_lines)
+
+
+def _reopen_failed(ledger: OutputState) -> None:
+    ledger.store.delete(SUCCESS)
+    log.info("%d failed rows to run again", ledger.reopen_failed())
+
+
+def _work_off(
+    ledger: OutputState, request: JobRequest, options: JobOptions, run: RunOptions, record: RunRecord
+) -> None:
+    """Rounds over what is left, until nothing is. Raises `Unfinished` when several achieve nothing."""
+    with _forgetting_marks_when_stopped(ledger), cluster.connected():
+        workers = choose_workers(run, len(ledger.units()))
+        record.gpus_held = cluster.gpus_held
+        model = [request.model] if os.path.isdir(request.model) else []
+        cluster.refuse_private_paths([*request.inputs, str(ledger.store.root), *model])
+        rounds = Rounds(
+            ledger=ledger,
+            options=options,
+            workers=workers,
+            load_engine=partial(run.load or load_engine, options, run, workers),
+        )
+        policy = rounds.job_policy(request.policy)
+        with JobProgress(len(ledger.shards()), num_done=len(ledger.done())) as progress:
+            number = num_idle = 0
+            while units := ledger.units():
+                number += 1
+                state = _state(ledger)
+                rounds.transcribe(units, number, policy, progress)
+                ledger.reload()
+                progress.grow(len(ledger.shards()))
+                num_idle = num_idle + 1 if _state(ledger) == state else 0
+                if num_idle == MAX_IDLE_ROUNDS:
+                    raise Unfinished(
+                        f"{ledger.store.root}: {num_idle} rounds in a row got no further; see the log"
+                    )
+
+
+@contextmanager
+def _forgetting_marks_when_stopped(ledger: OutputState) -> Iterator[None]:
+    """An error or a stop that the driver lives to see is not the fault of what was in work."""
+    try:
+        yield
+    except BaseException:
+        attempts.forget_run(ledger.store, ledger.stamp.run_id)
+        raise
+
+
+def _state(ledger: OutputState) -> tuple[int, ...]:
+    store = ledger.store
+    return (
+        len(ledger.done()),
+        sum(attempts.count_marks(store).values()),
+        attempts.count_excused(store),
+        len(store.names(attempts.PIECES)),
+    )
+
+
+def _finish(ledger: OutputState, options: JobOptions) -> dict[str, Any]:
+    shards = sorted(ledger.shards())
+    totals = job_totals(
+        str(ledger.store.root),
+        ledger.markers,
+        (ledger.transcripts(shard_id) for shard_id in shards),
+        wall_s=total_wall_s(ledger.store),
+        adaptive=summarise_policy(ledger.store, ledger.markers.to_pylist(), options.wer_budget),
+    )
+    _write_page(ledger.store)
+    write_totals(ledger.store, totals)
+    ledger.store.sweep()
+    return totals
+
+
+def _write_page(store: Store) -> None:
+    from pipeline.results import report, report_html
+    from pipeline.results.report_source import read_output
+
+    found = report.make_report([read_output(str(store.root))])
+    store.replace(PAGE, report_html.render_report(found, datetime.now(UTC)).encode())

@@ -1,0 +1,125 @@
+"""The model of a job: what its name stands for, whether it can do what is asked, and how it is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.adaptive.policy_file import PolicyFile
+from pipeline.config import SELECTORS, JobOptions, JobRequest, OptionError, RunOptions
+from pipeline.dataflow import workers
+from pipeline.driver.model_cache import fetch_model
+from pipeline.engine import ENGINE_VERSION
+from pipeline.engine.model.snapshot import ModelNotFound, Snapshot, resolve
+from pipeline.sources.locations import is_url, without_secrets
+
+if TYPE_CHECKING:
+    from pipeline.engine import Engine
+from pipeline.engine.model.snapshot import BUNDLED
+
+
+def resolve_options(
+    request: JobRequest, run: RunOptions, stored: Mapping[str, Any] | None = None
+) -> JobOptions:
+    """Resolve every `auto`, once: what a stored job resolved it to stays.
+
+    Raises `OptionError` and `ModelNotFound`.
+    """
+    before = stored["options"] if stored is not None else {}
+    pinned = before.get("model_revision") if before.get("model") == request.model else None
+    auto_dtype = before.get("dtype") or ("bfloat16" if workers.has_gpus(run) else "float32")
+    snapshot = find_model(request.model, pinned)
+    _check_fits_model(request, snapshot.config, snapshot.generation)
+    if request.policy is not None:
+        _check_policy(request, request.policy, snapshot)
+    if request.dtype == "int8" and workers.has_gpus(run):
+        raise OptionError("--dtype int8: must be bfloat16 or float32 on GPUs")
+    return JobOptions(
+        model=without_secrets(request.model) if is_url(request.model) else request.model,
+        model_revision=snapshot.revision,
+        dtype=auto_dtype if request.dtype == "auto" else request.dtype,
+        engine_version=ENGINE_VERSION,
+        **request.options,
+    )
+
+
+def _check_fits_model(request: JobRequest, config: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
+    """Raise `OptionError` for what the model cannot do, before Ray is started to find out."""
+    layer, num_layers = request.options["sparsify_layer"], config["encoder_layers"]
+    if layer > num_layers:
+        raise OptionError(f"--sparsify-layer {layer}: must be 1 to {num_layers} for {request.model}")
+    language = request.options["language"]
+    known = sorted(token.strip("<|>") for token in generation.get("lang_to_id", {"<|en|>": 0}))
+    if language not in {"auto", *known}:
+        raise OptionError(
+            f"--language {language}: must be auto or one of {' '.join(known)} for {request.model}"
+        )
+    if request.options["task"] == "translate" and "lang_to_id" not in generation:
+        raise OptionError(
+            f"--task translate: must be transcribe for {request.model}, which knows English alone"
+        )
+
+
+def _check_policy(request: JobRequest, policy: PolicyFile, snapshot: Snapshot) -> None:
+    """Raise `OptionError` for a policy of other weights: its evidence says nothing of these."""
+    if policy.model_revision != snapshot.revision:
+        raise OptionError(
+            f"--sparsity: the policy is of {policy.model} at {policy.model_revision}, and {request.model} is "
+            f"at {snapshot.revision}; must be adaptive, or a policy that jobs.search made for these weights"
+        )
+    num_layers, positions = snapshot.config["encoder_layers"], snapshot.config["max_source_positions"]
+    for number, level in enumerate(policy.levels, 1):
+        if level.layer > num_layers or level.selector not in SELECTORS:
+            raise OptionError(
+                f"--sparsity: level {number} of the policy has layer {level.layer} and selector "
+                f"{level.selector}; must be layer 1 to {num_layers} and one of {' '.join(SELECTORS)}"
+            )
+        if level.share is not None and level.sizes[-1] != positions:
+            raise OptionError(
+                f"--sparsity: level {number} of the policy has sizes that must end with {positions}"
+            )
+
+
+def find_model(model: str, revision: str | None) -> Snapshot:
+    """The files of a model, fetched to this node if need be.
+
+    model: a name on the hub, a folder, a URL of a folder, or `demo`. revision: what to ask the hub for; of
+    the others there is only what is there now. Raises `ModelNotFound`, and `InputError` for a URL.
+    """
+    if is_url(model):
+        return replace(resolve(fetch_model(model)), name=model)
+    is_folder = model == BUNDLED or os.path.isdir(model)
+    return resolve(model, revision=None if is_folder else revision)
+
+
+def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) -> Engine:
+    """Make the engine inside the actor that owns it."""
+    from pipeline.engine import Engine, EngineOptions
+
+    if workers.threads_per_actor is not None:
+        import torch
+
+        torch.set_num_threads(workers.threads_per_actor)
+    engine_options = EngineOptions(
+        task=options.task,
+        initial_prompt=options.initial_prompt,
+        word_timestamps=options.word_timestamps,
+        sparsity=0.0 if isinstance(options.sparsity, str) else options.sparsity,
+        sparsify_layer=options.sparsify_layer,
+        selector=options.selector,
+        batch_size=run.batch_size or "auto",
+    )
+    snapshot = find_model(options.model, options.model_revision)
+    if snapshot.revision != options.model_revision:
+        raise ModelNotFound(f"{options.model} is not what it was when the job was planned")
+    engine = Engine.load(
+        snapshot.folder,
+        device="cuda" if workers.gpus_per_actor else "cpu",
+        dtype=options.dtype,
+        options=engine_options,
+    )
+    engine.model_name, engine.revision = snapshot.name, snapshot.revision
+    engine.warm_up()
+    return engine

@@ -1,0 +1,51 @@
+"""A phrase said over and over: found among tokens, and cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.engine.model.vocabulary import Vocabulary
+
+# A loop is a phrase said at least this often without a break, over at least this many tokens in all: ordinary
+# speech repeats a word or a digit a few times, and longer repetition is left to the compression ratio.
+MIN_ROUNDS = 4
+MIN_LOOP_TOKENS = 16
+MAX_PHRASE_TOKENS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """tokens[start:stop] is one phrase of `period` tokens over and over."""
+
+    start: int
+    stop: int
+    period: int
+
+
+def find_loop(tokens: Sequence[int]) -> Loop | None:
+    """The first loop among text tokens, the shortest phrase of it; None when there is none."""
+    best: Loop | None = None
+    for period in range(1, min(MAX_PHRASE_TOKENS, len(tokens) // MIN_ROUNDS) + 1):
+        run = 0
+        for place in range(period, len(tokens) + 1):
+            if place < len(tokens) and tokens[place] == tokens[place - period]:
+                run += 1
+                continue
+            length = run + period
+            if run and length >= max(MIN_ROUNDS * period, MIN_LOOP_TOKENS):
+                found = Loop(start=place - length, stop=place, period=period)
+                best = found if best is None or found.start < best.start else best
+                break
+            run = 0
+    return best
+
+
+def cut_loops(tokens: Sequence[int], vocabulary: Vocabulary) -> list[int]:
+    """The tokens without the second and later rounds of any loop; timestamps inside them go too."""
+    kept = list(tokens)
+    while loop := find_loop([t for t in kept if t < vocabulary.end]):
+        places = [place for place, token in enumerate(kept) if token < vocabulary.end]
+        first, last = places[loop.start + loop.period], places[loop.stop - 1]
+        del kept[first : last + 1]
+    return kept

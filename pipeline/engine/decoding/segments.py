@@ -1,0 +1,52 @@
+"""Decoded tokens to segments with times and text, and to the place where decoding stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.engine.model.vocabulary import SECONDS_PER_TIMESTAMP, Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Text tokens between two times, seconds from the window's start."""
+
+    start_s: float
+    end_s: float
+    tokens: tuple[int, ...]
+
+
+def split_spans(tokens: list[int], vocabulary: Vocabulary, duration_s: float) -> list[Span]:
+    """Cuts at timestamp tokens; text that no timestamp closes ends with the window. Empty spans are left out.
+
+    tokens: without prompt and end token. duration_s: times past the window's samples are cut back to it.
+    """
+    spans = []
+    start_s = 0.0
+    text: list[int] = []
+    for token in tokens:
+        if token < vocabulary.first_timestamp:
+            text += [token] if token < vocabulary.end else []
+            continue
+        time_s = min(_seconds(token, vocabulary), duration_s)
+        if text:
+            spans.append(Span(start_s=start_s, end_s=max(time_s, start_s), tokens=tuple(text)))
+        start_s, text = time_s, []
+    if text:
+        spans.append(Span(start_s=start_s, end_s=duration_s, tokens=tuple(text)))
+    return spans
+
+
+def resume_time(tokens: list[int], vocabulary: Vocabulary, duration_s: float) -> float | None:
+    """Seconds from which the rest of the window was not transcribed, or None when nothing is left.
+
+    A pair of timestamps at the end opens a segment that was not decoded; a single one says that no speech
+    follows (openai/whisper transcribe.py, `single_timestamp_ending`).
+    """
+    is_pair = len(tokens) >= 2 and min(tokens[-2:]) >= vocabulary.first_timestamp
+    time_s = _seconds(tokens[-1], vocabulary) if is_pair else duration_s
+    return time_s if time_s < duration_s else None
+
+
+def _seconds(token: int, vocabulary: Vocabulary) -> float:
+    return round((token - vocabulary.first_timestamp) * SECONDS_PER_TIMESTAMP, 2)

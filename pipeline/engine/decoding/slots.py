@@ -1,0 +1,223 @@
+"""The decoding loop: a fixed set of slots, each decoding one window, refilled as windows finish.
+
+All caches are allocated once. A slot is overwritten in place by its next window, so nothing is copied for the
+windows that go on; slots may be at different lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pipeline.engine.decoding.caches import SlotCaches
+from pipeline.engine.decoding.graphs import padded_keys, step_graphs
+from pipeline.engine.decoding.rules import History, Rules
+from pipeline.engine.model.whisper import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One window to decode.
+
+    index: the caller's name for it. prompt: ids before the first new token, and prompt[start] is
+    `<|startoftranscript|>`. temperature: 0 for greedy, else tokens are drawn from `seed`.
+    """
+
+    index: int
+    prompt: tuple[int, ...]
+    start: int
+    max_new_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Decoding:
+    """What a slot has decoded so far.
+
+    num_positions: encoder positions it looks at. ended: whether the end token came.
+    kept: which of the encoder's positions these are, ascending int64 [num_positions], None for all.
+    hidden: what it looks at, where the pass keeps that, [num_positions, dim].
+    """
+
+    task: Task
+    no_speech_prob: float
+    num_positions: int
+    tokens: list[int] = field(default_factory=list)
+    sum_logprob: float = 0.0
+    ended: bool = False
+    kept: Tensor | None = None
+    hidden: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        return len(self.task.prompt) + len(self.tokens)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.ended or len(self.tokens) == self.task.max_new_tokens
+
+    @property
+    def avg_logprob(self) -> float:
+        """Mean log-probability of the tokens and the end token, as in openai-whisper."""
+        return self.sum_logprob / (len(self.tokens) + 1)
+
+    def take(self, token: int, logprob: float, end: int) -> None:
+        self.sum_logprob += logprob
+        if token == end:
+            self.ended = True
+        else:
+            self.tokens.append(token)
+
+
+class Slots:
+    """`size` windows decoding side by side over encoder outputs of `num_positions` positions."""
+
+    def __init__(self, model: Model, rules: Rules, *, size: int, num_positions: int) -> None:
+        device, max_tokens = model.device, model.shape.target_positions
+        self._decoder, self._vocabulary, self._rules = model.decoder, model.vocabulary, rules
+        self._caches = SlotCaches(model.shape, size, num_positions, device=device, dtype=model.torch_dtype)
+        self._tokens = torch.zeros(size, dtype=torch.long, device=device)
+        self._positions = torch.zeros(size, dtype=torch.long, device=device)
+        self._temperature = torch.zeros(size, device=device)
+        self._draws = torch.zeros(size, max_tokens, device=device)
+        self._history = History.create(size, device)
+        self._graphs = step_graphs(device)
+        self._slots: list[Decoding | None] = [None] * size
+
+    @property
+    def size(self) -> int:
+        return len(self._slots)
+
+    @property
+    def num_positions(self) -> int:
+        return self._caches.num_positions
+
+    @property
+    def live(self) -> list[Decoding]:
+        """The windows that decode now."""
+        return [slot for slot in self._slots if slot is not None]
+
+    @property
+    def num_free(self) -> int:
+        return self._slots.count(None)
+
+    def load(self, hidden: Tensor) -> Tensor:
+        """Writes encoder outputs [windows, num_positions, dim] into free slots; returns their numbers."""
+        free = [number for number, slot in enumerate(self._slots) if slot is None][: len(hidden)]
+        rows = torch.tensor(free, device=self._tokens.device)
+        self._caches.write_memory(rows, self._decoder, hidden)
+        return rows
+
+    def detect_languages(self, rows: Tensor) -> list[tuple[str, float]]:
+        """The likeliest language of the windows in loaded slots, and its probability among all.
+
+        One decoder step over `<|startoftranscript|>` alone, as in openai-whisper.
+        """
+        tokens = torch.full((len(rows), 1), self._vocabulary.start, device=rows.device)
+        out = self._decoder(tokens, torch.zeros_like(tokens), self._caches.prefill(rows))
+        ids = torch.tensor(list(self._vocabulary.languages.values()), device=rows.device)
+        best = self._decoder.logits(out[:, 0])[:, ids].softmax(-1).max(-1)
+        codes = self._vocabulary.language_codes
+        return [(codes[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+
+    def start(self, rows: Tensor, tasks: Sequence[Task]) -> list[Decoding]:
+        """Decodes the first token of the windows in loaded slots; returns those that finished with it.
+
+        All prompts are equally long.
+        """
+        prompts = torch.tensor([task.prompt for task in tasks], device=rows.device)
+        places = torch.arange(prompts.shape[1], device=rows.device).expand_as(prompts)
+        out = self._decoder(prompts, places, self._caches.prefill(rows))
+        silences = self._no_speech(out[:, tasks[0].start])
+        for number, task, silence in zip(rows.tolist(), tasks, silences, strict=True):
+            self._slots[number] = Decoding(
+                task=task, no_speech_prob=silence, num_positions=self._caches.num_positions
+            )
+        self._positions[rows] = prompts.shape[1]
+        self._set_sampling(rows, tasks)
+        started = [self._slots[number] for number in rows.tolist()]
+        history = History.create(len(tasks), rows.device)
+        is_drawn = self._is_drawn(started)
+        return self._take(started, self._choose(out[:, -1], rows, history, first=True, is_drawn=is_drawn))
+
+    def step(self) -> list[Decoding]:
+        """Decodes one token in every slot; returns the windows that finished with it."""
+        lengths = {slot.length for slot in self.live}
+        longest, is_drawn = max(lengths), self._is_drawn(self._slots)
+        if self._graphs is None:
+            chosen = self._advance(longest, is_even=len(lengths) == 1, is_drawn=is_drawn)
+        else:
+            num_keys = padded_keys(longest, self._draws.shape[1])
+            chosen = self._graphs.run(
+                (num_keys, is_drawn), lambda: self._advance(num_keys, is_even=False, is_drawn=is_drawn)
+            )
+        return self._take(self._slots, chosen)
+
+    def _advance(self, num_keys: int, *, is_even: bool, is_drawn: bool) -> Tensor:
+        """One step on the device: ids and log-probabilities, float64 [2, slots]."""
+        cache = self._caches.step(self._positions, num_keys, is_even=is_even)
+        out = self._decoder(self._tokens[:, None], self._positions[:, None], cache)
+        self._positions.add_(1).clamp_(max=self._draws.shape[1] - 1)  # a free slot idles at its end
+        return self._choose(out[:, 0], None, self._history, first=False, is_drawn=is_drawn)
+
+    def resize(self, size: int) -> None:
+        """Makes it `size` slots, the live ones first; costs one copy of the caches."""
+        keep = [number for number, slot in enumerate(self._slots) if slot is not None]
+        free = [number for number, slot in enumerate(self._slots) if slot is None]
+        assert size >= len(keep)
+        # A slot that is new starts as a copy of one that is not: whatever it holds is overwritten.
+        keep += (free + [0] * size)[: size - len(keep)]
+        rows = torch.tensor(keep, device=self._tokens.device)
+        self._caches = self._caches.select(rows)
+        self._tokens, self._positions = self._tokens[rows], self._positions[rows]
+        self._temperature, self._draws = self._temperature[rows], self._draws[rows]
+        self._history = self._history.select(rows)
+        self._slots = [*self.live, *[None] * (size - len(self.live))]
+        self._graphs = step_graphs(rows.device)  # all tensors are new
+
+    def _choose(
+        self, hidden: Tensor, rows: Tensor | None, history: History, *, first: bool, is_drawn: bool
+    ) -> Tensor:
+        """Chooses one token for some rows (None: all): ids and log-probabilities, float64 [2, rows]."""
+        places = torch.arange(self.size, device=self._tokens.device) if rows is None else rows
+        tokens, logprobs = self._rules.choose(
+            self._decoder.logits(hidden),
+            history,
+            first=first,
+            temperature=self._temperature[places] if is_drawn else None,
+            draw=self._draws[places, self._positions[places]],
+        )
+        self._tokens[places] = tokens
+        if rows is not None:
+            self._history.write(rows, history)
+        return torch.stack([tokens.double(), logprobs.double()])
+
+    def _is_drawn(self, slots: Sequence[Decoding | None]) -> bool:
+        return any(slot is not None and slot.task.temperature > 0 for slot in slots)
+
+    def _take(self, slots: Sequence[Decoding | None], chosen: Tensor) -> list[Decoding]:
+        """Records the tokens, with one transfer to the host; returns the windows that finished with them."""
+        for slot, token, logprob in zip(slots, *chosen.tolist(), strict=True):
+            if slot is not None:
+                slot.take(int(token), logprob, self._vocabulary.end)
+        return self._release()
+
+    def _release(self) -> list[Decoding]:
+        """Frees the slots of finished windows and returns these."""
+        finished = [slot for slot in self.live if slot.is_finished]
+        self._slots = [None if slot is None or slot.is_finished else slot for slot in self._slots]
+        return finished
+
+    def _set_sampling(self, rows: Tensor, tasks: Sequence[Task]) -> None:
+        self._temperature[rows] = torch.tensor([task.temperature for task in tasks], device=rows.device)
+        for row, task in zip(rows, tasks, strict=True):
+            if task.temperature > 0:
+                generator = torch.Generator().manual_seed(task.seed)
+                self._draws[row] = torch.rand(self._draws.shape[1], generator=generator).to(rows.device)
+
+    def _no_speech(self, hidden: Tensor) -> list[float]:
+        return self._decoder.logits(hidden).softmax(-1)[:, self._vocabulary.no_speech].tolist()

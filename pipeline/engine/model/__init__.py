@@ -1,0 +1,1 @@
+"""One Whisper model: its files, its numbers, its tensors, encoder and decoder."""

@@ -1,0 +1,79 @@
+"""int8 linear maps for x86 CPUs (oneDNN), with one activation scale per row.
+
+torch's dynamic quantisation scales a whole tensor at once, so that a transcript would depend on its
+neighbours. Here every row is divided by its own peak and rounded to 8 bits around 128; the products are added
+up exactly, in integers, and scaled back row by row. So a row's output is bit for bit the same in any company.
+
+Weights use 8 bits where the processor adds products in 32 bits (VNNI), and 7 where it adds two of them in 16
+first: 2 * 255 * 63 is the most that fits.
+"""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.engine.model.layers import Linear
+from pipeline.engine.model.packed import FEW_ROWS
+
+STEPS = 127
+STEPS_WITHOUT_VNNI = 63
+ZERO = 128
+SMALLEST_PEAK = 1e-12
+BLOCK = 128  # rows quantised at a time, so that they stay in the cache between the passes over them
+
+
+class Int8Linear(nn.Module):
+    """y = x W^T + b with W in int8 and x quantised row by row; inputs and outputs are float32."""
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__()
+        steps = STEPS if torch.cpu._is_vnni_supported() else STEPS_WITHOUT_VNNI
+        self._scales = linear.weight.abs().amax(1).clamp_(min=SMALLEST_PEAK).div_(steps)
+        quantised = (linear.weight / self._scales[:, None]).round_().to(torch.int8)
+        self._packed = torch.ops.onednn.qlinear_prepack(quantised, [FEW_ROWS, linear.weight.shape[1]])
+        self._zeros = torch.zeros(len(self._scales), dtype=torch.long)
+        self._bias = torch.zeros(()) if linear.bias is None else linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        quantised, peaks = quantise_rows(x.reshape(-1, x.shape[-1]))
+        y = torch.ops.onednn.qlinear_pointwise(
+            quantised, 1.0 / STEPS, ZERO, self._packed, self._scales, self._zeros, None,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        torch.addcmul(self._bias, y, peaks, out=y)
+        return y.view(*x.shape[:-1], -1)
+
+
+def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 [rows, dim] -> uint8 [rows, dim] around 128, and each row's peak, float32 [rows, 1]."""
+    if len(rows) <= BLOCK:
+        return _quantise_block(rows)
+    quantised, peaks = torch.empty(rows.shape, dtype=torch.uint8), torch.empty(len(rows), 1)
+    for start in range(0, len(rows), BLOCK):
+        stop = start + BLOCK
+        quantised[start:stop], peaks[start:stop] = _quantise_block(rows[start:stop])
+    return quantised, peaks
+
+
+def _quantise_block(rows: Tensor) -> tuple[Tensor, Tensor]:
+    peaks = rows.abs().amax(-1, keepdim=True).clamp_(min=SMALLEST_PEAK)
+    # The conversion cuts the fraction off, so half a step more rounds.
+    return (rows * (STEPS / peaks)).add_(ZERO + 0.5).to(torch.uint8), peaks
+
+
+def is_supported() -> bool:
+    """Whether this is an x86 processor and this build of torch has the kernels."""
+    has_kernels = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+    return has_kernels and platform.machine().lower() in {"x86_64", "amd64"}
+
+
+def quantise_linears(module: nn.Module) -> None:
+    """Swaps every linear map below a module, in this instance only, for its int8 form."""
+    for name, child in module.named_children():
+        if isinstance(child, Linear):
+            setattr(module, name, Int8Linear(child))
+        else:
+            quantise_linears(child)

@@ -1,0 +1,136 @@
+"""A model's name or folder to its files: local folder, then the hub's cache, then the hub.
+
+Only JSON and safetensors are ever read; nothing that a model ships is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DEMO_FOLDER = Path(__file__).parents[2] / "demo" / "model"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# The full-precision twins that some repositories keep beside their weights (model.fp32-*) stay out.
+FILES = (
+    "config.json generation_config.json preprocessor_config.json tokenizer.json tokenizer_config.json "
+    "vocab.json merges.txt added_tokens.json special_tokens_map.json normalizer.json "
+    f"{WEIGHTS} {INDEX} model-*-of-*.safetensors"
+).split()
+CONNECT_TIMEOUT_S = 10.0
+SAMPLED_BLOCKS = 64
+BLOCK_BYTES = 1 << 16
+
+
+class ModelNotFound(Exception):
+    """No usable model under this name or folder; the message is one line and says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The files of one revision of a model, its three JSON settings read.
+
+    revision: the hub's commit, or a digest of the content of a local folder.
+    """
+
+    name: str
+    revision: str
+    folder: Path
+    config: dict[str, Any]
+    generation: dict[str, Any]
+    preprocessor: dict[str, Any]
+
+
+def resolve(model: str | Path, *, revision: str | None = None) -> Snapshot:
+    """Finds a model's files.
+
+    model: a folder, `demo` for the bundled model, or a name on the hub such as openai/whisper-tiny.
+    Raises ModelNotFound.
+    """
+    folder = DEMO_FOLDER if model == "demo" else Path(model)
+    if folder.is_dir():
+        if revision is not None:
+            raise ModelNotFound(f"{model} is a folder, and a folder has no revision {revision}")
+        return _read_snapshot(folder, str(model), None)
+    if isinstance(model, Path) or model == "demo" or model.startswith((".", "/", "~")):
+        raise ModelNotFound(f"model folder {folder} does not exist")
+    fetched = _fetch(model, revision)
+    return _read_snapshot(fetched, model, fetched.name)
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    wanted: dict[str, Any] = {"repo_id": name, "revision": revision, "allow_patterns": FILES}
+    try:
+        cached = Path(snapshot_download(**wanted, local_files_only=True))
+        if _has_weights(cached):
+            return cached
+    except HFValidationError as exc:
+        raise ModelNotFound(f"{name!r} is neither a folder nor a model's name on the hub") from exc
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        return Path(snapshot_download(**wanted, etag_timeout=CONNECT_TIMEOUT_S))
+    except RepositoryNotFoundError as exc:
+        raise ModelNotFound(f"the hub has no model {name!r} that may be read; see --model FOLDER") from exc
+    except Exception as exc:  # the hub's client lets httpx, OSError and its own errors through
+        raise ModelNotFound(
+            f"model {name} is not in the local cache and the hub cannot be reached "
+            f"({type(exc).__name__}); give a local copy with --model FOLDER"
+        ) from exc
+
+
+def _has_weights(folder: Path) -> bool:
+    if (folder / WEIGHTS).is_file():
+        return True
+    index = folder / INDEX
+    return index.is_file() and all(
+        (folder / name).is_file() for name in json.loads(index.read_text())["weight_map"].values()
+    )
+
+
+def _read_snapshot(folder: Path, name: str, revision: str | None) -> Snapshot:
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") != "whisper":
+        raise ModelNotFound(f"{folder} holds no Whisper model (config.json without model_type whisper)")
+    if not _has_weights(folder):
+        raise ModelNotFound(f"{folder} holds no {WEIGHTS}; other weight formats are not read")
+    return Snapshot(
+        name=name,
+        revision=revision or _digest(folder),
+        folder=folder,
+        config=config,
+        generation=_read_json(folder / "generation_config.json"),
+        preprocessor=_read_json(folder / "preprocessor_config.json"),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except json.JSONDecodeError as exc:
+        raise ModelNotFound(f"{path} is not JSON: {exc}") from exc
+
+
+def _digest(folder: Path) -> str:
+    """A digest of a folder's content: the JSON whole, of the weights evenly spaced blocks and the size."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in {".json", ".safetensors", ".txt"}:
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        step = max(BLOCK_BYTES, size // SAMPLED_BLOCKS) if path.suffix == ".safetensors" else BLOCK_BYTES
+        with path.open("rb") as file:
+            for offset in range(0, size, step):
+                file.seek(offset)
+                digest.update(file.read(BLOCK_BYTES))
+    return digest.hexdigest()[:40]
+
+
+BUNDLED = "demo"

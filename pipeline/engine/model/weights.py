@@ -1,0 +1,55 @@
+"""Weights, device and number type of a model whose files were found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from pipeline.engine.model import int8
+from pipeline.engine.model.snapshot import INDEX, WEIGHTS
+
+# What tensors are stored and added up in; int8 is the linear maps' type alone.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of the model by its name, in the type it is stored in, on the CPU."""
+    if (folder / WEIGHTS).is_file():
+        names = [WEIGHTS]
+    else:
+        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+    weights: dict[str, Tensor] = {}
+    for name in names:
+        with safe_open(folder / name, framework="pt") as file:
+            weights.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - no mapping
+    return weights
+
+
+def pick_device(device: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`. Raises ValueError when it is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.split(":", maxsplit=1)[0] not in {"cpu", "cuda"}:
+        raise ValueError(f"device is {device!r}; it may be auto, cpu, cuda or cuda:N")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r} and this machine has no CUDA device")
+    return chosen
+
+
+def pick_dtype(dtype: str, device: torch.device) -> str:
+    """The type to compute in; `auto` is bfloat16 on CUDA and float32 on a CPU.
+
+    Raises ValueError for a type that is unknown or that the device cannot do.
+    """
+    if dtype == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; it may be auto, {', '.join(DTYPES)}")
+    if dtype == "int8" and (device.type != "cpu" or not int8.is_supported()):
+        raise ValueError("dtype is 'int8'; it may be that on an x86 CPU only")
+    return dtype

@@ -1,0 +1,1 @@
+"""Windows of many callers side by side on one device."""

@@ -1,0 +1,95 @@
+"""Passes of windows through encoder and slots, under one model and one set of options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from pipeline.engine.decoding.rules import Rules
+from pipeline.engine.decoding.slots import Decoding, Slots, Task
+from pipeline.engine.model.whisper import Model
+from pipeline.engine.options import EngineOptions
+from pipeline.engine.scheduling.encoding import WindowEncoder
+from pipeline.engine.scheduling.scheduler import Scheduler
+from pipeline.engine.scheduling.work import Item, Pass, Work
+
+__all__ = ["Pass", "Passes", "Work"]
+
+
+class Passes:
+    """Decodes windows, those of all threads together."""
+
+    def __init__(self, model: Model, options: EngineOptions, *, batch_size: int) -> None:
+        self._model, self._options = model, options
+        self._rules = Rules(model.vocabulary, model.device, timestamps=options.timestamps)
+        half = model.shape.target_positions // 2
+        prompt = options.initial_prompt
+        self._previous = model.vocabulary.encode_prompt(prompt, half) if prompt else []
+        self._encoding = WindowEncoder(model)
+        self._scheduler = Scheduler(
+            self._encoding, self._new_slots, self._start, batch_size=batch_size, device=model.device
+        )
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the device has worked so far; the works' `device_s` add up to it."""
+        return self._scheduler.busy_s
+
+    def run(self, works: Sequence[Work], settings: Pass | Sequence[Pass]) -> list[Decoding]:
+        """Decodes every window once, by one pass or one each; results in the same order."""
+        each = [settings] * len(works) if isinstance(settings, Pass) else settings
+        return self._scheduler.run(works, each)
+
+    def run_errand(self, works: Sequence[Work], errand: Callable[[], None]) -> None:
+        """Runs something else on the device, between its passes; `works` pay for its time."""
+        self._scheduler.run_errand(works, errand)
+
+    def _new_slots(self, number: int, num_positions: int) -> Slots:
+        return Slots(self._model, self._rules, size=number, num_positions=num_positions)
+
+    def _start(self, slots: Slots, items: list[Item]) -> list[Decoding]:
+        """Encodes some windows and starts them in free slots; returns those that finished at once."""
+        hidden = self._encoding.encode(items)
+        rows = slots.load(hidden)
+        self._detect(slots, rows, [item.work for item in items])
+        tasks = [self._task(item.number, item.work, item.settings) for item in items]
+        for item, row in zip(items, hidden, strict=True):
+            _keep(item, row)
+        return slots.start(rows, tasks)
+
+    def _detect(self, slots: Slots, rows: Tensor, works: Sequence[Work]) -> None:
+        if all(work.language is not None for work in works):
+            return
+        for work, (language, probability) in zip(works, slots.detect_languages(rows), strict=True):
+            if work.language is None:
+                work.language, work.language_probability = language, probability
+
+    def _task(self, index: int, work: Work, settings: Pass) -> Task:
+        start = self._model.vocabulary.start_sequence(
+            work.language, self._options.task, timestamps=self._options.timestamps
+        )
+        prompt = (*self._previous, *start)
+        return Task(
+            index=index,
+            prompt=prompt,
+            start=len(self._previous),
+            max_new_tokens=self._max_new_tokens(len(prompt), settings),
+            temperature=settings.temperature,
+            seed=work.seed * 16 + round(settings.temperature * 10),
+        )
+
+    def _max_new_tokens(self, prompt_tokens: int, settings: Pass) -> int:
+        room = self._model.shape.target_positions - prompt_tokens
+        asked = settings.max_new_tokens or self._options.max_new_tokens
+        limits = [asked, self._model.vocabulary.max_length, room]
+        return min(limit for limit in limits if limit is not None)
+
+
+def _keep(item: Item, hidden: Tensor) -> None:
+    """Keeps an encoder output where the pass asks for it."""
+    if not item.settings.keeps_hidden:
+        return
+    item.hidden = hidden
+    if item.settings.is_dense and item.work.hidden is None:
+        item.work.hidden = hidden

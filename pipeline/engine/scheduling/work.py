@@ -1,0 +1,119 @@
+"""What travels through the engine: windows, what is asked of them, and the calls that wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from pipeline.engine.decoding.slots import Decoding
+from pipeline.engine.scheduling.prefetch import Prepared
+from pipeline.engine.sparsify.level import Level
+from pipeline.engine.sparsify.phases import Early
+
+
+@dataclass(kw_only=True)
+class Work:
+    """A window on its way through the engine.
+
+    language: given or, after the first pass, detected. device_s: its share of the device's time so far.
+    first_device_s, kept: device_s of the first pass alone, and the positions that it kept (None: all).
+    hidden: its dense encoder output [positions, dim], kept while it may be decoded once more.
+    """
+
+    samples: np.ndarray
+    seed: int
+    language: str | None
+    language_probability: float | None = None
+    device_s: float = 0.0
+    first_device_s: float = 0.0
+    kept: tuple[int, ...] | None = None
+    hidden: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One pass of a window: how sparse, how warm, and whether its encoder output stays for another use.
+
+    level: None is dense.
+    """
+
+    level: Level | None = None
+    temperature: float = 0.0
+    keeps_hidden: bool = False
+    max_new_tokens: int | None = None
+
+    @property
+    def is_dense(self) -> bool:
+        return self.level is None or self.level.is_dense
+
+    @property
+    def needs_reading(self) -> bool:
+        """Whether phase A must tell how many positions are kept."""
+        return self.level is not None and self.level.share is not None
+
+
+@dataclass(eq=False, kw_only=True)
+class Item:
+    """One pass of one window in the queues of the scheduler.
+
+    number: its place in the order of arrival. size: positions it keeps, None until phase A has told.
+    prepared: its features, if they were made ahead, until the encoder takes them.
+    early: what phase A left, until phase B takes it. kept: the positions it keeps, None for all.
+    hidden: its encoder output, where the pass keeps that, [size, dim].
+    """
+
+    number: int
+    call: Call
+    work: Work
+    settings: Pass
+    size: int | None
+    prepared: Prepared | None = None
+    early: Early | None = None
+    kept: Tensor | None = None
+    hidden: Tensor | None = None
+    outcome: Decoding | None = None
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the encoder has yet to see the window."""
+        is_known = self.settings.is_dense and self.work.hidden is not None
+        return self.early is None and not is_known
+
+
+@dataclass(eq=False, kw_only=True)
+class Call:
+    """The passes that one thread waits for. error: what became of them, if that was no text.
+
+    errand: something else that is to be done on the device, None once it is; `works` pay for its time.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    num_done: int = 0
+    error: BaseException | None = None
+    errand: Callable[[], None] | None = None
+    works: Sequence[Work] = ()
+
+    @property
+    def is_over(self) -> bool:
+        is_done = self.num_done == len(self.items) and self.errand is None
+        return self.error is not None or is_done
+
+    def finish(self, item: Item, outcome: Decoding) -> None:
+        outcome.kept, outcome.hidden = item.kept, item.hidden
+        item.outcome = outcome
+        self.num_done += 1
+
+    def outcomes(self) -> list[Decoding]:
+        """One decoding per item. Raises the call's error."""
+        if self.error is not None:
+            raise self.error
+        return [item.outcome for item in self.items if item.outcome is not None]
+
+
+def charge(works: Sequence[Work], seconds: float) -> None:
+    """Shares a block's device time out: the windows of a block are equally many positions and steps."""
+    for work in works:
+        work.device_s += seconds / len(works)

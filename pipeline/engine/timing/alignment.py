@@ -1,0 +1,174 @@
+"""Word times of settled text: one more pass of the decoder, listening to its attention to the audio."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pipeline.engine.audio import SAMPLE_RATE
+from pipeline.engine.decoding.segments import Span
+from pipeline.engine.model.decoder import DecoderLayer
+from pipeline.engine.model.layers import attend
+from pipeline.engine.model.snapshot import Snapshot
+from pipeline.engine.model.whisper import Model
+from pipeline.engine.results import Word
+from pipeline.engine.timing.words import alignment_heads, first_positions, group_words, match
+
+MEDIAN_WIDTH = 7  # of models whose config names none; openai/whisper timing.py
+SECONDS_PER_POSITION = 0.02
+ROWS_TOGETHER = 8  # on a GPU; a CPU gains nothing, and one by one no window's times depend on its company
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spoken:
+    """A window's final tokens and what they were decoded from.
+
+    hidden: encoder output [positions, dim]. kept: the positions of the window that its rows are, ascending
+    int64 [positions]; None for all. prompt, tokens: ids, without the end token. num_samples: of the window.
+    """
+
+    hidden: Tensor
+    kept: Tensor | None
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    num_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenTimes:
+    """Seconds from the window's start at which each token begins, and last the end of the text.
+
+    probabilities: of each token among all text tokens, given those before it; 0 for a timestamp.
+    """
+
+    starts_s: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+
+class Aligner:
+    """Finds the times of tokens in a few heads of one model's decoder."""
+
+    def __init__(self, model: Model, snapshot: Snapshot) -> None:
+        shape = model.shape
+        self._model = model
+        self._median_width = snapshot.config.get("median_filter_width", MEDIAN_WIDTH)
+        self._heads: defaultdict[int, list[int]] = defaultdict(list)
+        for layer, head in alignment_heads(snapshot.generation, shape.decoder_layers, shape.decoder_heads):
+            self._heads[layer].append(head)
+
+    def align(self, texts: Sequence[Spoken]) -> list[TokenTimes]:
+        """Times of each window's tokens, from that window alone; results in the same order."""
+        together = ROWS_TOGETHER if self._model.device.type == "cuda" else 1
+        done: dict[int, TokenTimes] = {}
+        for size in {len(text.hidden) for text in texts}:
+            same = [number for number, text in enumerate(texts) if len(text.hidden) == size]
+            for first in range(0, len(same), together):
+                numbers = same[first : first + together]
+                found = self._align_together([texts[number] for number in numbers])
+                done |= dict(zip(numbers, found, strict=True))
+        return [done[number] for number in range(len(texts))]
+
+    def _align_together(self, texts: Sequence[Spoken]) -> list[TokenTimes]:
+        """Windows of equally many positions; shorter texts are padded at their end, unseen by the rest."""
+        decoder, device = self._model.decoder, self._model.device
+        hidden = torch.stack([text.hidden for text in texts])
+        memory = [layer.project_memory(hidden) for layer in decoder.layers if isinstance(layer, DecoderLayer)]
+        hearing = AlignmentCache(
+            memory=memory, heads=self._heads, places=[_places(text) for text in texts],
+            median_width=self._median_width,
+        )  # fmt: skip
+        rows = [(*text.prompt, *text.tokens) for text in texts]
+        width = max(map(len, rows))
+        padded = [[*row, *[self._model.vocabulary.end] * (width - len(row))] for row in rows]
+        tokens = torch.tensor(padded, device=device)
+        out = decoder(tokens, torch.arange(width, device=device).expand_as(tokens), hearing)
+        return [
+            TokenTimes(
+                starts_s=_starts_s(text, hearing.matches[number]),
+                probabilities=self._probabilities(text, out[number]),
+            )
+            for number, text in enumerate(texts)
+        ]
+
+    def _probabilities(self, text: Spoken, hidden: Tensor) -> tuple[float, ...]:
+        """hidden: the decoder's output, [tokens, dim]; a token is predicted at the place before its own."""
+        first, end = len(text.prompt) - 1, self._model.vocabulary.end
+        logits = self._model.decoder.logits(hidden[first : first + len(text.tokens)])
+        likely = logits[:, :end].softmax(-1)
+        ids = torch.tensor([min(token, end - 1) for token in text.tokens], device=hidden.device)
+        found = likely.gather(1, ids[:, None]).squeeze(1).tolist()
+        return tuple(p if token < end else 0.0 for p, token in zip(found, text.tokens, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentCache:
+    """A decoder's cache for whole texts at once, which notes how tokens and positions match.
+
+    memory: keys and values of each layer, [rows, heads, positions, head_dim]. heads: those listened to, by
+    layer. places: per row the tokens and positions that count. matches: per row [tokens, positions], summed
+    over the heads so far.
+    """
+
+    memory: Sequence[tuple[Tensor, ...]]
+    heads: dict[int, list[int]]
+    places: Sequence[tuple[slice, int]]
+    median_width: int
+    matches: dict[int, Tensor] = field(default_factory=dict)
+
+    def attend_past(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # noqa: ARG002
+        return attend(q, k, v, causal=True)
+
+    def attend_memory(self, layer: int, q: Tensor) -> Tensor:
+        keys, values = self.memory[layer]
+        heads = self.heads.get(layer, [])
+        for row, (tokens, num_positions) in enumerate(self.places if heads else ()):
+            queries, own = q[row, heads, tokens].float(), keys[row, heads, :num_positions].float()
+            found = match(queries @ own.transpose(1, 2), median_width=self.median_width)
+            self.matches[row] = self.matches[row] + found if row in self.matches else found
+        return attend(q, keys, values)
+
+
+def _places(text: Spoken) -> tuple[slice, int]:
+    """The places that predict the tokens and the end, and how many positions carry samples."""
+    first = len(text.prompt) - 1
+    limit = math.ceil(text.num_samples / SAMPLE_RATE / SECONDS_PER_POSITION)
+    inside = min(limit, len(text.hidden)) if text.kept is None else int((text.kept < limit).sum())
+    return slice(first, first + len(text.tokens) + 1), max(1, inside)
+
+
+def _starts_s(text: Spoken, found: Tensor) -> tuple[float, ...]:
+    positions = first_positions(-found.double().cpu().numpy())
+    if text.kept is not None:
+        positions = text.kept.cpu().numpy()[positions]
+    duration_s = text.num_samples / SAMPLE_RATE
+    return tuple(min(round(float(p) * SECONDS_PER_POSITION, 2), duration_s) for p in positions)
+
+
+def words_of(
+    spans: Sequence[Span], tokens: Sequence[int], times: TokenTimes, model: Model, language: str | None
+) -> list[tuple[Word, ...]]:
+    """The words of each span. tokens: those that the spans were cut from, whose times these are."""
+    vocabulary = model.vocabulary
+    places = [place for place, token in enumerate(tokens) if token < vocabulary.end]
+    first = 0
+    found = []
+    for span in spans:
+        own = places[first : first + len(span.tokens)]
+        first += len(span.tokens)
+        groups = group_words(span.tokens, vocabulary.decode, language)
+        found.append(tuple(_word(own[group.start : group.stop], group.text, times) for group in groups))
+    return found
+
+
+def _word(places: Sequence[int], text: str, times: TokenTimes) -> Word:
+    return Word(
+        start_s=times.starts_s[places[0]],
+        end_s=times.starts_s[places[-1] + 1],
+        word=text,
+        probability=sum(times.probabilities[place] for place in places) / len(places),
+    )

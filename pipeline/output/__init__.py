@@ -1,0 +1,1 @@
+"""An output on disk or in a bucket: whole files, each written once."""

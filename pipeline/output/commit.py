@@ -1,0 +1,79 @@
+"""What is done is what is on disk: shard files, their markers, and what they vouch for.
+
+A shard's transcripts are published first, its overflow next, its metrics last: the metrics file is the
+marker that the shard is done. The bytes of the transcripts depend on nothing but the work, so a second
+writer of the same shard finds what it would have written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.metrics import wer
+from pipeline.metrics.shard import RunStamp, metrics_row
+from pipeline.output.files import metrics_name, overflow_name, parquet_bytes, parquet_table, transcripts_name
+from pipeline.output.store import Store
+from pipeline.schema import METRICS, TRANSCRIPTS, table_of
+
+SCORING = {b"normaliser": wer.NORMALISER.encode()}
+
+
+class ForeignMarker(RuntimeError):
+    """A marker vouches for another plan or other options; the message names the file."""
+
+
+def commit_shard(
+    store: Store,
+    shard_id: int,
+    attempts: int,
+    transcripts: pa.Table,
+    measures: Mapping[str, Any],
+    overflow: pa.Table,
+    stamp: RunStamp,
+) -> pa.Table:
+    """Publish a shard. Returns its marker: the one just written, or the one that was there first."""
+    content = parquet_bytes(transcripts)
+    if not store.publish(transcripts_name(shard_id), content):
+        # Torn files never have this name, so what is there is a whole file of a writer that died before
+        # its marker, or of one that is ahead of us. A marker vouches only for what it describes.
+        content = store.read(transcripts_name(shard_id)) or content
+        transcripts = parquet_table(content, TRANSCRIPTS)
+    if overflow.num_rows:
+        store.publish(overflow_name(shard_id), parquet_bytes(overflow))
+    row = metrics_row(shard_id, attempts, transcripts, measures, stamp)
+    row["transcripts_sha256"] = hashlib.sha256(content).hexdigest()
+    marker = table_of(METRICS, [row]).replace_schema_metadata(SCORING)
+    if not store.publish(metrics_name(shard_id), parquet_bytes(marker)):
+        return read_marker(store, shard_id, stamp)
+    return marker
+
+
+def read_marker(store: Store, shard_id: int, stamp: RunStamp) -> pa.Table:
+    """The marker of a committed shard. Raises `ForeignMarker` if it is of another job."""
+    content = store.read(metrics_name(shard_id))
+    assert content is not None, "a marker that was published is never deleted"
+    marker = parquet_table(content, METRICS)
+    _check_marker(marker, metrics_name(shard_id), stamp.fingerprint, stamp.plan_hash)
+    return marker
+
+
+def committed(store: Store, fingerprint: str, plan_hash: str) -> pa.Table:
+    """All markers of an output as one `METRICS` table, by shard. Raises `ForeignMarker`."""
+    markers = []
+    for name in store.names("metrics"):
+        if re.fullmatch(r"metrics/shard-\d{6}\.parquet", name):
+            marker = parquet_table(store.read(name) or b"", METRICS)
+            _check_marker(marker, name, fingerprint, plan_hash)
+            markers.append(marker)
+    return pa.concat_tables(markers) if markers else METRICS.empty_table()
+
+
+def _check_marker(marker: pa.Table, name: str, fingerprint: str, plan_hash: str) -> None:
+    found = (marker.column("fingerprint")[0].as_py(), marker.column("plan_hash")[0].as_py())
+    if found != (fingerprint, plan_hash):
+        raise ForeignMarker(f"{name}: is of another job (fingerprint, plan {found})")

@@ -1,0 +1,154 @@
+"""Blocks of any rate and channel count to 16 kHz int16, with the caps applied before anything grows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from pipeline.engine.audio import SAMPLE_RATE
+from pipeline.reading.audio import DecodeRequest
+from pipeline.reading.backends import Block, Stream
+from pipeline.sources.recording import RecordingError
+
+MAX_BAD_SHARE = 0.01  # of non-finite samples; beyond it the recording is unusable
+
+
+class Conversion:
+    """One pass over a stream. `convert` yields int16 [time, channels]; the counts are right afterwards."""
+
+    def __init__(self, request: DecodeRequest) -> None:
+        self.request = request
+        self.num_channels = 0  # of the output
+        self.num_samples = 0  # per channel
+        self.num_bad_samples = 0
+        self.ended = False
+        self._limit = math.inf if math.isinf(request.max_s) else round(request.max_s * SAMPLE_RATE)
+
+    def convert(self, stream: Stream) -> Iterator[np.ndarray]:
+        """Convert from `offset_s` on, until `max_s` or the end. Raises `RecordingError`."""
+        resampler: Resampler | None = None
+        for block in self._wanted(stream):
+            samples = self._prepare(block)
+            if resampler is None or resampler.rate != block.rate:
+                if resampler is not None:
+                    yield from self._emit(resampler.finish())
+                resampler = Resampler(block.rate, samples.shape[1])
+            yield from self._emit(resampler.push(samples))
+            if self.num_samples >= self._limit:
+                return
+        if resampler is not None:
+            yield from self._emit(resampler.finish())
+        self.ended = True
+        self._check_bad_samples()
+
+    def _wanted(self, stream: Stream) -> Iterator[Block]:
+        """The blocks from `offset_s` on, checked."""
+        skip_s = self.request.offset_s - stream.start_s
+        for block in stream.blocks:
+            self._check(block)
+            skip = min(round(skip_s * block.rate), len(block.samples)) if skip_s > 0 else 0
+            skip_s -= skip / block.rate
+            if skip < len(block.samples):
+                yield Block(samples=block.samples[skip:], rate=block.rate) if skip else block
+
+    def _check(self, block: Block) -> None:
+        request = self.request
+        if not request.min_rate <= block.rate <= request.max_rate:
+            raise RecordingError(
+                "bad_rate", f"has {block.rate} Hz, allowed are {request.min_rate} to {request.max_rate}"
+            )
+        if block.samples.shape[1] > request.max_channels:
+            num = block.samples.shape[1]
+            raise RecordingError(
+                "too_many_channels", f"has {num} channels, allowed are {request.max_channels}"
+            )
+
+    def _prepare(self, block: Block) -> np.ndarray:
+        """Pick or mix the channels; int16 stays int16 where it may."""
+        samples = block.samples
+        if samples.dtype.kind == "f":
+            samples = self._finite(samples)
+        if self.request.channel is not None:
+            if self.request.channel >= samples.shape[1]:
+                raise RecordingError("corrupt", f"has no channel {self.request.channel}")
+            samples = samples[:, self.request.channel : self.request.channel + 1]
+        elif not self.request.split and samples.shape[1] > 1:
+            samples = _as_float(samples).mean(axis=1, dtype=np.float32, keepdims=True)
+        self.num_channels = self.num_channels or samples.shape[1]
+        return _with_channels(samples, self.num_channels)
+
+    def _finite(self, samples: np.ndarray) -> np.ndarray:
+        if math.isfinite(float(np.abs(samples).max(initial=0.0))):
+            return samples
+        bad = ~np.isfinite(samples)
+        self.num_bad_samples += int(bad.any(axis=1).sum())
+        return np.where(bad, np.float32(0), samples)
+
+    def _check_bad_samples(self) -> None:
+        if self.num_bad_samples > MAX_BAD_SHARE * self.num_samples:
+            raise RecordingError("bad_samples", f"{self.num_bad_samples} samples are not finite numbers")
+
+    def _emit(self, samples: np.ndarray) -> Iterator[np.ndarray]:
+        samples = samples[: int(min(len(samples), self._limit - self.num_samples))]
+        if not len(samples):
+            return
+        self.num_samples += len(samples)
+        if self.request.offset_s + self.num_samples / SAMPLE_RATE > self.request.max_hours * 3600:
+            raise too_long(self.request.max_hours)
+        yield to_int16(samples)
+
+
+def too_long(max_hours: float) -> RecordingError:
+    """The error of a recording that is longer than a job takes."""
+    return RecordingError("too_long", f"is longer than {max_hours:g} hours")
+
+
+class Resampler:
+    """One rate to 16 kHz by soxr (HQ), streamed; equal rates pass through untouched."""
+
+    def __init__(self, rate: int, num_channels: int) -> None:
+        import soxr
+
+        self.rate = rate
+        self._num_channels = num_channels
+        self._stream = (
+            soxr.ResampleStream(rate, SAMPLE_RATE, num_channels, dtype="float32", quality="HQ")
+            if rate != SAMPLE_RATE
+            else None
+        )
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Resample a block, [time, channels]."""
+        if self._stream is None:
+            return samples
+        return self._stream.resample_chunk(np.ascontiguousarray(_as_float(samples)))
+
+    def finish(self) -> np.ndarray:
+        """What is still inside the filter."""
+        empty = np.zeros((0, self._num_channels), np.float32)
+        return empty if self._stream is None else self._stream.resample_chunk(empty, last=True)
+
+
+def _as_float(samples: np.ndarray) -> np.ndarray:
+    if samples.dtype == np.int16:
+        return samples.astype(np.float32) * np.float32(1 / 32768)
+    return samples.astype(np.float32, copy=False)
+
+
+def _with_channels(samples: np.ndarray, num_channels: int) -> np.ndarray:
+    """Keep the channel count of the first block where a later one has another."""
+    if samples.shape[1] == num_channels:
+        return samples
+    if samples.shape[1] > num_channels:
+        return samples[:, :num_channels]
+    return np.pad(samples, ((0, 0), (0, num_channels - samples.shape[1])))
+
+
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """Samples as int16; floats beyond full scale are clipped."""
+    if samples.dtype == np.int16:
+        return samples
+    scaled = np.rint(samples * np.float32(32768))
+    return np.clip(scaled, -32768, 32767, out=scaled).astype(np.int16)

@@ -1,0 +1,253 @@
+"""A shard of the plan to decoded audio: the first stage of the graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import takewhile
+from types import TracebackType
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from pipeline.engine.audio import SAMPLE_RATE
+from pipeline.planning import MIN_PART_S, estimate_s, part_seconds
+from pipeline.reading.audio import MAX_TOGETHER, Decoded, DecodeLimits
+from pipeline.reading.decoder import AudioDecoder
+from pipeline.reading.shard_audio import DecodedRow, DecodedShard, SampleBuffer
+from pipeline.reading.windows import Window, cut_windows, even_windows, find_cut
+from pipeline.sources.opening import OpenRecording, open_row
+from pipeline.sources.recording import RecordingError
+
+HALF_MINUTE_S = 30.0
+MIN_BYTES_PER_S = 500  # a declared length that means less is not believed
+BATCH_S = 900.0  # seconds of audio whose speech is looked for together: short recordings share the work
+BATCH_ROWS = 512  # and so many rows at most: each is an open file, or a part of one
+MAX_SPLIT_CHANNELS = 8  # a part of an hour then holds 920 MB
+SHORT_S = 30.0  # recordings that seem no longer are decoded several at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """What reading depends on; hours are hours of audio."""
+
+    voice_activity: bool
+    channels: Literal["mix", "split"]
+    max_hours: float
+    shard_hours: float
+
+
+class DoesNotFit(Exception):
+    """A row decodes to more than its shard has room for; it goes to the next round whole."""
+
+
+class ShardReader:
+    """Reads shards; use it as a context manager. Keeps the decoder's process from shard to shard."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        self.options = options
+        self._capacity_s = 2 * options.shard_hours * 3600
+        self._buffer = SampleBuffer(capacity_s=self._capacity_s)
+        self._decoder = AudioDecoder(DecodeLimits(max_hours=options.max_hours))
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._decoder.close()
+
+    def read(self, shard_id: int, attempt: int, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """Decode the rows of a shard, in plan order, to one row of `SHARD_AUDIO`.
+
+        A row that cannot be decoded is a recording with an error. What decodes past twice the shard's size
+        goes to `overflow`: the first row is cut there, later ones go whole.
+        """
+        shard = DecodedShard(self._buffer.lend())
+        used_s = added_s = 0.0
+        full = False
+        waiting: list[tuple[Mapping[str, Any], DecodedRow | RecordingError]] = []
+        ahead: dict[int, Decoded | RecordingError | None] = {}
+        for index, row in enumerate(rows):
+            try:
+                if full:
+                    raise DoesNotFit
+                if index not in ahead:
+                    ahead = dict(enumerate(self._decode_ahead(rows[index : index + MAX_TOGETHER]), index))
+                stretch = self._stretch(row, self._capacity_s - used_s if used_s else None, ahead[index])
+            except DoesNotFit:
+                full = True
+                shard.overflow.append(dict(row))
+                continue
+            except RecordingError as error:
+                # Its traceback would hold this frame, and with it the samples of the shard, until Python
+                # looks for cycles.
+                waiting.append((row, error.with_traceback(None)))
+                continue
+            waiting.append((row, stretch))
+            used_s += stretch.channel_seconds
+            full = bool(stretch.rest)
+            if used_s - added_s >= BATCH_S or len(waiting) >= BATCH_ROWS:
+                self._add(shard, waiting)
+                waiting, added_s = [], used_s
+        self._add(shard, waiting)
+        return shard.table(shard_id, attempt)
+
+    def _decode_ahead(self, rows: Sequence[Mapping[str, Any]]) -> list[Decoded | RecordingError | None]:
+        """What the first of these rows decode to, together where they are short.
+
+        None: it is to be decoded by itself. One at least; fewer than `rows` where some are not short.
+        """
+        short = list(takewhile(_seems_short, rows)) if self.options.channels == "mix" else []
+        if len(short) < 2:
+            return [None]
+        found: list[Decoded | RecordingError | None] = [None] * len(short)
+        sources: dict[int, OpenRecording] = {}
+        with ExitStack() as opened:
+            for index, row in enumerate(short):
+                try:
+                    source = open_row(row, max_bytes=self._decoder.limits.max_bytes)
+                    sources[index] = opened.enter_context(source)
+                except RecordingError as error:
+                    found[index] = error.with_traceback(None)
+            outcomes = self._decoder.decode_starts(list(sources.values()), 2 * SHORT_S)
+        for index, outcome in zip(sources, outcomes, strict=True):
+            if isinstance(outcome, RecordingError) or outcome.ended:
+                found[index] = outcome
+        return found
+
+    def _stretch(
+        self, row: Mapping[str, Any], room_s: float | None, ahead: Decoded | RecordingError | None
+    ) -> DecodedRow:
+        """Decode one row, unless it was ahead of its turn.
+
+        `room_s` is None for the first of a shard. Raises `RecordingError`, `DoesNotFit`.
+        """
+        if isinstance(ahead, RecordingError):
+            raise ahead
+        if ahead is not None:
+            if room_s is not None and ahead.duration_s > room_s:
+                raise DoesNotFit
+            return DecodedRow(audio=ahead, start_s=0.0, whole=True)
+        with open_row(row, max_bytes=self._decoder.limits.max_bytes) as source:
+            num_channels = self._num_channels(source)
+            start_s = self._cut_near(source, row["offset_s"])
+            if row["duration_s"] is not None:
+                return self._middle(source, row, start_s, room_s)
+            limit_s = (self._capacity_s if room_s is None else room_s) / num_channels
+            if room_s is None:
+                limit_s = max(limit_s, 2 * MIN_PART_S)
+            audio = self._decode(source, start_s, row["offset_s"] + limit_s + HALF_MINUTE_S - start_s)
+            if audio.ended and (room_s is None or audio.duration_s <= limit_s):
+                return DecodedRow(audio=audio, start_s=start_s, whole=row["part"] == 0)
+            if room_s is not None:
+                raise DoesNotFit
+            return self._first_of_several(source, row, audio, start_s, limit_s)
+
+    def _num_channels(self, source: OpenRecording) -> int:
+        """How many channels come out. Raises `RecordingError` where they are too many to keep apart."""
+        if self.options.channels == "mix":
+            return 1
+        num = len(self._decode(source, 0.0, 0.1).samples)
+        if num > MAX_SPLIT_CHANNELS:
+            raise RecordingError(
+                "too_many_channels", f"{source.name}: has {num} channels, {MAX_SPLIT_CHANNELS} can be split"
+            )
+        return num
+
+    def _middle(
+        self, source: OpenRecording, row: Mapping[str, Any], start_s: float, room_s: float | None
+    ) -> DecodedRow:
+        """A part that the plan bounds on both sides."""
+        if room_s is not None and row["duration_s"] > room_s:
+            raise DoesNotFit
+        end_s = self._cut_near(source, row["offset_s"] + row["duration_s"])
+        audio = self._decode(source, start_s, end_s - start_s)
+        return DecodedRow(audio=audio, start_s=start_s, whole=False)
+
+    def _first_of_several(
+        self, source: OpenRecording, row: Mapping[str, Any], audio: Decoded, start_s: float, limit_s: float
+    ) -> DecodedRow:
+        """The start of a recording that turned out too long for a shard; the rest is left to later rows."""
+        nominal_s = row["offset_s"] + math.floor(limit_s)
+        end_s = self._cut_near(source, nominal_s)
+        kept = audio.first(end_s - start_s)
+        rest = self._rest(source, row, nominal_s, audio.declared_s)
+        return DecodedRow(audio=kept, start_s=start_s, whole=False, rest=rest)
+
+    def _rest(
+        self, source: OpenRecording, row: Mapping[str, Any], from_s: float, declared_s: float | None
+    ) -> tuple[dict[str, Any], ...]:
+        """Rows for what follows `from_s`: several where the declared length can be believed."""
+        part_s = part_seconds(self.options.shard_hours)
+        num = 1
+        if declared_s is not None and self._is_there(source, declared_s):
+            num = max(1, round((declared_s - from_s) / part_s))
+        return tuple(
+            {
+                **row,
+                "part": row["part"] + 1 + i,
+                "offset_s": from_s + i * part_s,
+                "duration_s": float(part_s) if i < num - 1 else None,
+            }
+            for i in range(num)
+        )
+
+    def _is_there(self, source: OpenRecording, declared_s: float) -> bool:
+        """Whether a recording goes on to about where it says it ends."""
+        if not 1.0 < declared_s <= min(self.options.max_hours * 3600, source.length / MIN_BYTES_PER_S):
+            return False
+        try:
+            return self._decoder.decode(source, offset_s=declared_s - 1.0, max_s=0.5).duration_s > 0
+        except RecordingError:
+            return False
+
+    def _cut_near(self, source: OpenRecording, nominal_s: float) -> float:
+        """The time of the cut between two parts. Both decode the same minute in the same way."""
+        if nominal_s == 0:
+            return 0.0
+        from_s = nominal_s - HALF_MINUTE_S
+        minute = self._decoder.decode(source, offset_s=from_s, max_s=2 * HALF_MINUTE_S)
+        return from_s + find_cut(minute.samples[0])
+
+    def _decode(self, source: OpenRecording, offset_s: float, max_s: float) -> Decoded:
+        return self._decoder.decode(source, offset_s=offset_s, max_s=max_s, channels=self.options.channels)
+
+    def _add(
+        self, shard: DecodedShard, rows: Sequence[tuple[Mapping[str, Any], DecodedRow | RecordingError]]
+    ) -> None:
+        """Add rows to the shard, the windows of all found together."""
+        stretches = [outcome.audio for _, outcome in rows if isinstance(outcome, DecodedRow)]
+        try:
+            windows = iter(self._windows(stretches))
+        except RecordingError as error:
+            if len(rows) > 1:  # one by one, so that only the culprit fails
+                for one in rows:
+                    self._add(shard, [one])
+            else:
+                shard.add_failure(rows[0][0], error)
+            return
+        for row, outcome in rows:
+            if isinstance(outcome, RecordingError):
+                shard.add_failure(row, outcome)
+                continue
+            for channel in range(len(outcome.audio.samples)):
+                shard.add(row, outcome, channel, next(windows))
+            shard.overflow += outcome.rest
+
+    def _windows(self, stretches: Sequence[Decoded]) -> list[list[Window]]:
+        """The windows of each channel of some stretches, one after the other."""
+        channels = [samples for audio in stretches for samples in audio.samples]
+        if not self.options.voice_activity:
+            return [even_windows(len(samples) / SAMPLE_RATE) for samples in channels]
+        spans = self._decoder.speech_spans(stretches)
+        return [cut_windows(speech, samples) for speech, samples in zip(spans, channels, strict=True)]
+
+
+def _seems_short(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a whole recording of at most `SHORT_S`, as far as its bytes tell."""
+    is_whole = row["part"] == 0 and row["duration_s"] is None
+    return is_whole and estimate_s(row["uri"], row["member"], row["bytes"], None) <= SHORT_S

@@ -1,0 +1,1 @@
+"""What is made of committed outputs, without a model."""

@@ -1,0 +1,128 @@
+"""The report as one HTML page that loads nothing: numbers to strings and places, the template does the rest.
+
+Everything reaches the page through Jinja's autoescaping, and the page forbids itself scripts and requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from pipeline.metrics.cost import SECONDS_PER_HOUR
+from pipeline.results.page import Table, page
+from pipeline.results.report import GroupFigures, Report
+from pipeline.results.report_plots import duration, report_plots
+from pipeline.results.subtitles import shown_text
+
+
+def render_report(report: Report, made_at: datetime) -> str:
+    """The page of a report."""
+    return page(
+        "report.html.j2",
+        title=_title(report),
+        made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
+        tiles=tiles(report),
+        plots=[plot for plot in report_plots(report) if plot is not None],
+        tables=[*tables(report), *slowest_recordings(report)],
+        failures=[
+            (failure.error_type, failure.num_rows, [shown_text(text) for text in failure.examples])
+            for failure in report.failures
+        ],
+    )
+
+
+def _title(report: Report) -> str:
+    num = len(report.outputs)
+    return shown_text(report.outputs[0]) if num == 1 else f"{num} outputs"
+
+
+def tiles(report: Report) -> list[tuple[str, str, str]]:
+    """The figures that matter most: a name, a value and a remark each."""
+    total, interval = report.total, report.wer_interval
+    return [
+        ("Audio", duration(total.audio_s), f"{duration(total.speech_s)} of it speech"),
+        ("Recordings", f"{report.num_recordings:,}", f"{report.num_failed:,} failed"),
+        ("Speed", _text(total.rtfx, "{:,.1f}x"), f"{duration(total.device_s)} of device time"),
+        (
+            "Cost per audio hour",
+            _text(total.usd_per_audio_hour, "${:.4f}"),
+            _text(total.usd_per_audio_hour_held, "${:.4f} with idle time", "a CPU has no price"),
+        ),
+        (
+            "Word error rate",
+            _text(total.wer, "{:.2%}"),
+            "no references" if interval is None else f"{interval[0]:.2%} to {interval[1]:.2%} (95%)",
+        ),
+        (
+            "Sparsity",
+            _text(total.sparsity_mean, "{:.1%}"),
+            _text(total.shadow_saved, "{:.1%} of device time saved", "of encoder positions dropped"),
+        ),
+        *([_loss_tile(report)] if report.adaptive else []),
+    ]
+
+
+def _loss_tile(report: Report) -> tuple[str, str, str]:
+    """How far adaptive sparsity was from dense: the output with the largest bound, or the fact of no loss."""
+    sparse = [found for found in report.adaptive if found["loss_bound"] is not None]
+    if not sparse:
+        return "Loss against dense", "none", "all shards ran dense"
+    worst = max(sparse, key=lambda found: found["loss_bound"])
+    remark = f"at most {worst['loss_bound']:.2%}, budget {worst['wer_budget']:.2%}"
+    return "Loss against dense", f"{worst['loss']:.2%}", remark
+
+
+def _text(value: float | None, form: str, otherwise: str = "-") -> str:
+    return otherwise if value is None else form.format(value)
+
+
+def _interval(figures: GroupFigures) -> str:
+    low, high = figures.wer_low, figures.wer_high
+    return "-" if low is None or high is None else f"{low:.1%} to {high:.1%}"
+
+
+COLUMNS: tuple[tuple[str, Callable[[GroupFigures], str]], ...] = (
+    ("shards", lambda f: f"{f.num_shards:,}"),
+    ("failed", lambda f: f"{f.num_failed_rows:,}"),
+    ("audio", lambda f: duration(f.audio_s)),
+    ("device", lambda f: duration(f.device_s)),
+    ("RTFx", lambda f: _text(f.rtfx, "{:,.1f}")),
+    ("GPU-hours held", lambda f: _text(f.gpu_s_held and f.gpu_s_held / SECONDS_PER_HOUR, "{:,.2f}")),
+    ("$ / audio hour", lambda f: _text(f.usd_per_audio_hour, "{:.4f}")),
+    ("with idle time", lambda f: _text(f.usd_per_audio_hour_held, "{:.4f}")),
+    ("sparsity", lambda f: _text(f.sparsity_mean, "{:.1%}")),
+    ("WER", lambda f: _text(f.wer, "{:.2%}")),
+    ("95 %", _interval),
+)
+
+
+def tables(report: Report) -> list[Table]:
+    """The groups of a report as tables of text."""
+    groups = (
+        ("Runs", report.by_run),
+        ("Days", report.by_day),
+        ("Models", report.by_model),
+        ("Slowest shards", report.slowest_shards),
+    )
+    return [table(title, figures) for title, figures in groups if figures]
+
+
+def slowest_recordings(report: Report) -> list[Table]:
+    """The recordings that took the device longest for their length; none where no shard names any."""
+    rows = tuple(
+        (
+            shown_text(slow.recording_id),
+            duration(slow.audio_s),
+            duration(slow.device_s),
+            _text(slow.rtfx, "{:,.1f}"),
+        )
+        for slow in report.slowest_recordings
+    )
+    header = ("", "audio", "device", "RTFx")
+    return [Table(title="Slowest recordings", header=header, rows=rows)] if rows else []
+
+
+def table(title: str, figures: Iterable[GroupFigures]) -> Table:
+    """Groups as rows of text."""
+    rows = tuple((shown_text(one.group), *(text(one) for _, text in COLUMNS)) for one in figures)
+    return Table(title=title, header=("", *(name for name, _ in COLUMNS)), rows=rows)

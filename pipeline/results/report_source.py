@@ -1,0 +1,172 @@
+"""What the files of one output say: its shards, its runs, its failures and what was scored."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.adaptive.summary import summarise_policy
+from pipeline.metrics import cost, wer
+from pipeline.output import commit
+from pipeline.output.files import read_transcripts
+from pipeline.output.store import Store, existing_store
+from pipeline.results.recordings import join_rows
+from pipeline.schema import COUNTS
+
+MAX_EXAMPLES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a job, one that was killed or did nothing too. `day` is the day of its start, in UTC."""
+
+    output: str
+    run_id: str
+    state: str
+    day: str
+    model: str
+    wall_s: float
+    gpu_s_held: float
+    usd_per_gpu_hour: float | None
+
+    @property
+    def name(self) -> str:
+        """The run among those of several outputs."""
+        return run_name(self.output, self.run_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """All failed rows of one cause."""
+
+    error_type: str
+    num_rows: int
+    examples: tuple[str, ...]  # at most `MAX_EXAMPLES`
+
+    def __add__(self, other: Failure) -> Failure:
+        examples = sorted((*self.examples, *other.examples))[:MAX_EXAMPLES]
+        return Failure(
+            error_type=self.error_type, num_rows=self.num_rows + other.num_rows, examples=tuple(examples)
+        )
+
+
+@dataclass(frozen=True)
+class RecordingCounts:
+    """The word counts of one recording, and the marker of the shard that its first row lies in."""
+
+    marker: dict[str, Any]
+    counts: wer.Counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFacts:
+    """What the files of one output say. `scored` has one entry for each recording that has a reference."""
+
+    path: str
+    markers: tuple[dict[str, Any], ...]  # rows of METRICS
+    runs: tuple[Run, ...]
+    scored: tuple[RecordingCounts, ...]
+    num_recordings: int
+    num_failed: int
+    failures: tuple[Failure, ...]
+    adaptive: dict[str, Any] | None  # see `adaptive.summary`
+
+
+def run_name(output: str, run_id: str) -> str:
+    """A run among those of several outputs."""
+    return f"{Path(output).name}/{run_id}"
+
+
+def read_output(path: str, usd_per_gpu_hour: float | None = None) -> OutputFacts:
+    """Read an output, finished or not.
+
+    `usd_per_gpu_hour` is the price to count with; None: the one its own shards were counted with. Raises
+    `OutputError` if there is no output, and `ForeignMarker`.
+    """
+    store = existing_store(path)
+    job = json.loads(store.read("_job.json") or b"{}")
+    markers = commit.committed(store, job["fingerprint"], job["plan_hash"]).to_pylist()
+    price = usd_per_gpu_hour if usd_per_gpu_hour is not None else _price(markers)
+    for marker in markers:
+        marker["output"] = path
+        if usd_per_gpu_hour is not None:
+            marker["cost_usd"] = cost.cost_usd(marker["device_s"], usd_per_gpu_hour, marker["device"])
+    by_shard = {marker["shard_id"]: marker for marker in markers}
+    rows = _Rows()
+    for row in read_transcripts(path):
+        rows.add(row)
+    return OutputFacts(
+        path=path,
+        markers=tuple(markers),
+        runs=tuple(_runs(store, path, job["options"]["model"], price)),
+        scored=tuple(
+            RecordingCounts(by_shard[shard_id], counts)
+            for shard_id, counts in rows.all_counts()
+            if shard_id in by_shard
+        ),
+        num_recordings=len(rows.failed),
+        num_failed=sum(rows.failed.values()),
+        failures=tuple(rows.failures.values()),
+        adaptive=summarise_policy(store, markers, job["options"].get("wer_budget")),
+    )
+
+
+class _Rows:
+    """What is kept of the rows of an output while they are read once."""
+
+    def __init__(self) -> None:
+        self.failed: dict[str, bool] = {}  # by recording_id
+        self.failures: dict[str, Failure] = {}  # by cause
+        self._counts: list[tuple[int, wer.Counts]] = []
+        self._joint: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take a row of `TRANSCRIPTS` in."""
+        recording_id, is_failed = row["recording_id"], row["status"] == "failed"
+        self.failed[recording_id] = self.failed.get(recording_id, False) or is_failed
+        if is_failed:
+            cause = row["error_type"]
+            one = Failure(error_type=cause, num_rows=1, examples=(f"{recording_id}: {row['error_message']}",))
+            self.failures[cause] = one + self.failures[cause] if cause in self.failures else one
+        if row["num_hits"] is not None:
+            counts = wer.Counts(**{name: row[name] for name in COUNTS})
+            self._counts.append((row["shard_id"], counts))
+        elif row["reference"] is not None:
+            self._joint[recording_id].append(row)
+
+    def all_counts(self) -> Iterator[tuple[int, wer.Counts]]:
+        """Shard and word counts of every recording that was scored; several rows of one are scored joined."""
+        yield from self._counts
+        for rows in self._joint.values():
+            whole = join_rows(rows)
+            if whole.text is not None:
+                counts = wer.count_errors(rows[0]["reference"], whole.text, whole.language)
+                yield min(row["shard_id"] for row in rows), counts
+
+
+def _price(markers: Sequence[dict[str, Any]]) -> float | None:
+    """Dollars per GPU-hour that the latest shard with a cost was counted with."""
+    paid = [marker for marker in markers if marker["cost_usd"] is not None and marker["device_s"] > 0]
+    if not paid:
+        return None
+    latest = max(paid, key=lambda marker: marker["finished_at"])
+    return latest["cost_usd"] / latest["device_s"] * cost.SECONDS_PER_HOUR
+
+
+def _runs(store: Store, path: str, model: str, price: float | None) -> Iterator[Run]:
+    for name in store.names("runs"):
+        record = json.loads(store.read(name) or b"{}")
+        yield Run(
+            output=path,
+            run_id=record["run_id"],
+            state=record["state"],
+            day=record["started_at"][:10],
+            model=model,
+            wall_s=record["wall_s"],
+            gpu_s_held=record["gpu_seconds_held"],
+            usd_per_gpu_hour=price,
+        )

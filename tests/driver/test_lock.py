@@ -1,0 +1,70 @@
+"""One driver at a time on one output."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipeline.driver import lock
+from pipeline.driver.lock import DriverLock, OutputBusy
+from pipeline.output.local_store import LocalStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LocalStore.open(str(tmp_path))
+
+
+def held_by(store, **changes):
+    with DriverLock(store, "other"):
+        content = json.loads(store.read(lock.NAME))
+    store.publish(lock.NAME, json.dumps(content | changes).encode())
+
+
+def test_a_second_driver_is_told_who_holds_the_output(store):
+    with (
+        DriverLock(store, "first"),
+        pytest.raises(OutputBusy, match="run first works on it"),
+        DriverLock(store, "second"),
+    ):
+        pass
+
+
+def test_the_lock_is_free_after_its_holder_left(store):
+    with DriverLock(store, "first"):
+        pass
+    with DriverLock(store, "second"):
+        assert json.loads(store.read(lock.NAME))["run_id"] == "second"
+    assert store.read(lock.NAME) is None
+
+
+def test_a_process_of_this_host_that_was_killed_holds_nothing(store):
+    code = (
+        "import os, sys\nfrom pipeline.driver.lock import DriverLock\n"
+        "from pipeline.output.local_store import LocalStore\n"
+        "DriverLock(LocalStore.open(sys.argv[1]), 'killed').__enter__(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(store.root)], check=False)
+    assert json.loads(store.read(lock.NAME))["run_id"] == "killed"
+    with DriverLock(store, "next"):
+        assert json.loads(store.read(lock.NAME))["run_id"] == "next"
+
+
+def test_a_lock_of_another_host_holds_until_it_expires(store):
+    held_by(store, host="elsewhere", expires=time.time() + 60)
+    with pytest.raises(OutputBusy, match="elsewhere"), DriverLock(store, "next"):
+        pass
+    store.delete(lock.NAME)
+    held_by(store, host="elsewhere", expires=time.time() - 1)
+    with DriverLock(store, "next"):
+        pass
+
+
+def test_a_lock_is_renewed_while_it_is_held(store, monkeypatch):
+    monkeypatch.setattr(lock, "RENEW_S", 0.01)
+    with DriverLock(store, "first"):
+        before = json.loads(store.read(lock.NAME))["expires"]
+        time.sleep(0.2)
+        assert json.loads(store.read(lock.NAME))["expires"] > before

@@ -1,0 +1,104 @@
+"""int8 linear maps: close to float32, and a row's output is its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.engine import Engine, EngineOptions
+from pipeline.engine.model.int8 import BLOCK, STEPS_WITHOUT_VNNI, Int8Linear, is_supported, quantise_rows
+from pipeline.engine.model.layers import Linear
+from pipeline.engine.scheduling.work import Pass, Work
+from pipeline.engine.sparsify.level import Level
+from tests.engine.conftest import MINI, make_speechlike
+
+pytestmark = pytest.mark.skipif(not is_supported(), reason="this build of torch has no int8 kernels")
+
+
+def make_linear(rows_in: int, rows_out: int, seed: int = 0) -> Linear:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(rows_out, rows_in, generator=generator) * 0.05
+    return Linear(weight, torch.randn(rows_out, generator=generator))
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 1000), num_rows=st.integers(1, 9), loudness=st.sampled_from([1e-3, 1.0, 1e4]))
+def test_a_rows_output_is_bit_for_bit_its_own_in_any_company(seed, num_rows, loudness):
+    linear = Int8Linear(make_linear(48, 40, seed))
+    x = torch.randn(num_rows, 48, generator=torch.Generator().manual_seed(seed))
+    company = torch.cat([x, loudness * torch.ones(1, 48), torch.zeros(1, 48)])
+    assert torch.equal(linear(company)[:num_rows], linear(x))
+    assert torch.equal(linear(x)[:1], linear(x[:1]))
+
+
+def test_a_row_among_many_is_quantised_as_it_is_alone():
+    rows = torch.randn(3 * BLOCK + 5, 48, generator=torch.Generator().manual_seed(0))
+    rows[7], rows[8] = 0.0, 1e4
+    quantised, peaks = quantise_rows(rows)
+    for number in (0, 7, 8, BLOCK, 3 * BLOCK + 4):
+        alone, peak = quantise_rows(rows[number : number + 1])
+        assert torch.equal(quantised[number], alone[0])
+        assert peaks[number] == peak
+    exact = rows / peaks * 127 + 128
+    assert (quantised - exact).abs().max() <= 0.501
+    linear = Int8Linear(make_linear(48, 40))
+    assert torch.equal(linear(rows)[BLOCK : BLOCK + 1], linear(rows[BLOCK : BLOCK + 1]))
+
+
+def test_a_processor_without_vnni_gets_weights_of_seven_bits(monkeypatch):
+    linear = make_linear(48, 40)
+    x = torch.randn(3, 48, generator=torch.Generator().manual_seed(0))
+    eight = Int8Linear(linear)(x)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: not torch.cpu._is_avx2_supported())
+    seven = Int8Linear(linear)(x)
+    assert 0 < (seven - linear(x)).abs().max() < 0.1
+    assert not torch.equal(seven, eight)
+
+
+def test_sums_are_exact_even_where_weights_and_activations_are_largest():
+    # All products at their largest: 16-bit sums would overflow with one more bit of weights.
+    weight = torch.ones(4, 512) * 0.7
+    x = torch.ones(2, 512) * 3.0
+    exact = x @ weight.T
+    torch.testing.assert_close(Int8Linear(Linear(weight))(x), exact, rtol=0.01, atol=0)
+
+
+def test_outputs_are_within_the_steps_of_the_two_scales():
+    linear = make_linear(256, 300)
+    x = torch.randn(7, 256, generator=torch.Generator().manual_seed(1))
+    error = (Int8Linear(linear)(x) - linear(x)).abs().amax()
+    weight_step = linear.weight.abs().amax(1) / STEPS_WITHOUT_VNNI
+    bound = 256 * (x.abs().amax() * weight_step.max() / 2 + linear.weight.abs().max() * x.abs().amax() / 255)
+    assert 0 < error < bound / 8  # errors of both signs mostly cancel
+
+
+def test_shapes_and_a_missing_bias_are_kept():
+    linear = make_linear(16, 24)
+    assert Int8Linear(linear)(torch.randn(2, 3, 16)).shape == (2, 3, 24)
+    zeros = Int8Linear(Linear(linear.weight))(torch.zeros(1, 16))
+    assert torch.equal(zeros, torch.zeros(1, 24))
+
+
+def test_quantising_one_instance_leaves_others_alone_and_changes_little(model_folder):
+    exact, rounded = (Engine.load(model_folder(MINI), dtype=dtype) for dtype in ("float32", "int8"))
+    assert (exact.dtype, rounded.dtype) == ("float32", "int8")
+    mel = exact._model.features([make_speechlike(4.0, 0)])
+    with torch.inference_mode():
+        theirs, ours = exact._model.encoder(mel), rounded._model.encoder(mel)
+    assert not isinstance(exact._model.decoder.unembed, Int8Linear)
+    assert isinstance(rounded._model.decoder.unembed, Int8Linear)
+    assert torch.nn.functional.cosine_similarity(theirs, ours, dim=-1).min() > 0.99
+
+
+def test_int8_tokens_do_not_depend_on_the_batch(model_folder):
+    windows = [make_speechlike(3.0 + n, n) for n in range(5)]
+    tokens = []
+    for batch_size in (1, 5):
+        options = EngineOptions(max_new_tokens=30, batch_size=batch_size, sparsity=0.5)
+        engine = Engine.load(model_folder(MINI, 1), dtype="int8", options=options)
+        works = [Work(samples=window, seed=0, language="en") for window in windows]
+        with torch.inference_mode():
+            tokens.append([d.tokens for d in engine._passes.run(works, Pass(level=Level(sparsity=0.5)))])
+    assert tokens[0] == tokens[1]

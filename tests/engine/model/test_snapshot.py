@@ -1,0 +1,112 @@
+"""Names and folders to models, and one clear line when there is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline.engine import Engine, EngineOptions, ModelNotFound
+from pipeline.engine.model import packed
+from pipeline.engine.model.snapshot import DEMO_FOLDER, resolve
+from pipeline.engine.model.weights import read_weights
+from tests.engine.conftest import MINI, MINI_EN, make_speechlike
+
+
+@pytest.fixture
+def copied(model_folder, tmp_path):
+    return shutil.copytree(model_folder(MINI), tmp_path / "copy")
+
+
+def test_a_folder_gives_its_names_languages_and_sizes(model_folder):
+    engine = Engine.load(model_folder(MINI), device="cpu")
+    assert engine.model_name == str(model_folder(MINI))
+    assert (engine.device, engine.dtype, engine.num_layers) == ("cpu", "float32", 2)
+    assert engine.is_multilingual
+    assert len(engine.languages) == 99
+    english = Engine.load(model_folder(MINI_EN))
+    assert (english.is_multilingual, english.languages) == (False, ("en",))
+
+
+def test_the_revision_of_a_folder_follows_its_content(copied):
+    before = resolve(copied).revision
+    assert resolve(copied).revision == before
+    weights = read_weights(copied)
+    weights["model.encoder.conv1.bias"] += 1
+    save_file(weights, copied / "model.safetensors")
+    assert resolve(copied).revision != before
+
+
+def test_sharded_weights_give_the_same_tokens(copied, model_folder):
+    weights = read_weights(copied)
+    names = sorted(weights)
+    parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    (copied / "model.safetensors").unlink()
+    for file, part in parts.items():
+        save_file({name: weights[name] for name in part}, copied / file)
+    index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
+    (copied / "model.safetensors.index.json").write_text(json.dumps(index))
+    options = EngineOptions(max_new_tokens=5)
+    one, other = (Engine.load(folder, options=options) for folder in (copied, model_folder(MINI)))
+    windows = [make_speechlike(2.0, 0)]
+    assert one.transcribe(windows)[0].text == other.transcribe(windows)[0].text
+
+
+def test_ids_missing_from_the_generation_config_come_from_the_tokeniser(copied):
+    complete = Engine.load(copied)._model.vocabulary
+    generation = json.loads((copied / "generation_config.json").read_text())
+    for key in ("no_timestamps_token_id", "prev_sot_token_id", "eos_token_id", "decoder_start_token_id"):
+        del generation[key]
+    (copied / "generation_config.json").write_text(json.dumps(generation))
+    config = json.loads((copied / "config.json").read_text())
+    for key in ("eos_token_id", "decoder_start_token_id"):
+        config.pop(key, None)
+    (copied / "config.json").write_text(json.dumps(config))
+    vocabulary = Engine.load(copied)._model.vocabulary
+    for field in ("no_timestamps", "previous", "end", "start"):
+        assert getattr(vocabulary, field) == getattr(complete, field)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "not a name!"])
+def test_a_model_that_is_not_there_is_one_line(name):
+    with pytest.raises(ModelNotFound) as failure:
+        Engine.load(name)
+    assert "\n" not in str(failure.value)
+
+
+def test_an_unreachable_hub_is_named_quickly_with_the_way_out(monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    started = time.monotonic()
+    with pytest.raises(ModelNotFound, match=r"openai/whisper-tiny .*--model FOLDER"):
+        Engine.load("openai/whisper-tiny")
+    assert time.monotonic() - started < 20
+
+
+def test_files_that_are_no_whisper_model_are_refused(copied):
+    (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
+    with pytest.raises(ModelNotFound, match=r"holds no model\.safetensors"):
+        Engine.load(copied)
+    (copied / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ModelNotFound, match="no Whisper model"):
+        Engine.load(copied)
+    (copied / "config.json").write_text("{")
+    with pytest.raises(ModelNotFound, match="not JSON"):
+        Engine.load(copied)
+
+
+def test_the_bundled_model_lies_beside_the_package():
+    assert DEMO_FOLDER.parts[-3:] == ("pipeline", "demo", "model")
+
+
+def test_bfloat16_weights_are_cast_after_the_scales_were_folded_in(model_folder, monkeypatch):
+    monkeypatch.setattr(packed, "is_best_for_many_rows", lambda: False)
+    exact = Engine.load(model_folder(MINI))._model.encoder.layers[0].qkv.weight
+    rounded = Engine.load(model_folder(MINI), dtype="bfloat16")._model.encoder.layers[0].qkv.weight
+    assert torch.equal(rounded, exact.bfloat16())

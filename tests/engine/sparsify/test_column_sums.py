@@ -1,0 +1,78 @@
+"""The Triton kernel of the EAS score, run on a CPU by Triton's own interpreter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[3]
+# Batch, heads, positions, head size: a full block, blocks with a remainder, less than one, a whole window.
+SHAPES = [(1, 1, 128, 64), (2, 3, 200, 32), (1, 2, 17, 16), (1, 1, 1500, 64)]
+
+# Triton decides at its import whether it interprets, so this needs a process of its own.
+COMPARE = """
+import json, sys
+import torch
+from pipeline.engine.sparsify.column_sums import column_sums, is_usable
+
+found = [is_usable(torch.device("cpu"))]
+for number, (shape, dtype) in enumerate(json.loads(sys.argv[1])):
+    generator = torch.Generator().manual_seed(number)
+    q, k = (torch.randn(shape, generator=generator).to(getattr(torch, dtype)) for _ in range(2))
+    q = q * 0.5
+    exact = (q.double() @ k.double().transpose(2, 3)).softmax(-1).sum(2)
+    sums = column_sums(q, k)
+    half = max(1, shape[2] // 2)
+    kept = [values.mean(1).topk(half).indices.sort().values for values in (sums, exact)]
+    found.append({"error": ((sums - exact).abs() / exact).max().item(), "same": torch.equal(*kept),
+                  "dtype": str(sums.dtype), "total": sums.sum(-1).sub(shape[2]).abs().max().item()})
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """What the kernel gave for every shape in float32, and for one in float16, beside float64."""
+    if find_spec("triton") is None:
+        pytest.skip("the triton package is not installed: it comes with torch's CUDA builds")
+    # Float16 stands for bfloat16, which the interpreter cannot multiply.
+    cases = [*((shape, "float32") for shape in SHAPES), ((1, 2, 200, 64), "float16")]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPARE, json.dumps(cases)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    usable, *found = json.loads(done.stdout)
+    assert usable
+    return found
+
+
+def test_the_sums_are_those_of_a_float64_softmax(compared):
+    assert all(one["error"] < 1e-5 and one["dtype"] == "torch.float32" for one in compared[: len(SHAPES)])
+
+
+def test_the_kept_half_is_the_same(compared):
+    assert all(one["same"] for one in compared[: len(SHAPES)])
+
+
+def test_every_query_gives_away_one(compared):
+    assert all(one["total"] < 1e-2 for one in compared)
+
+
+def test_half_precision_products_are_summed_in_float32(compared):
+    assert compared[-1]["error"] < 1e-4
+    assert compared[-1]["dtype"] == "torch.float32"
+
+
+def test_where_the_kernel_does_not_run_it_says_so():
+    column_sums = pytest.importorskip("pipeline.engine.sparsify.column_sums", reason="needs triton")
+    with pytest.warns(RuntimeWarning, match="scoring without the Triton kernel"):
+        assert not column_sums.is_usable(torch.device("meta"))

@@ -1,0 +1,106 @@
+"""A shard is committed once, its marker last, and the marker vouches for what it describes."""
+
+import hashlib
+
+import pytest
+
+from pipeline.dataflow.transcription import transcribe_shard
+from pipeline.metrics import shard
+from pipeline.output import commit, files
+from pipeline.output.local_store import LocalStore
+from pipeline.schema import METRICS, PLAN, SHARD_RESULT, TRANSCRIPTS, table_of
+from tests.fakes import audio_table, plan_row, read_recording
+
+STAMP = shard.RunStamp(run_id="run", fingerprint="f", plan_hash="p", gpu_hour_usd=3.6)
+NO_OVERFLOW = PLAN.empty_table()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LocalStore.open(str(tmp_path))
+
+
+@pytest.fixture
+def done(fake_engine):
+    recordings = [read_recording(reference="hello there world"), read_recording("b.wav", reference="")]
+    windows = [(0, 0.0, 5.0, [(0.0, 5.0)]), (1, 0.0, 5.0, [(0.0, 5.0)])]
+    return transcribe_shard(audio_table(recordings, windows), fake_engine, language="en").to_pylist()[0]
+
+
+def put(store, done, stamp=STAMP, overflow=NO_OVERFLOW):
+    transcripts = shard.with_counts(table_of(TRANSCRIPTS, done["transcripts"]), done["scorable"])
+    return commit.commit_shard(store, 7, 1, transcripts, done["measures"], overflow, stamp)
+
+
+def test_the_marker_tells_rtf_wer_and_the_hash_of_the_rows(store, done):
+    marker = put(store, done).to_pylist()[0]
+    content = store.read(files.transcripts_name(7))
+    assert marker["transcripts_sha256"] == hashlib.sha256(content).hexdigest()
+    assert (marker["audio_s"], marker["device_s"]) == (60.0, 0.5)
+    assert (marker["rtf"], marker["rtfx"]) == (pytest.approx(0.5 / 60), 120.0)
+    # one deletion in three words, and two insertions where the reference is empty
+    assert (marker["num_hits"], marker["num_deletions"], marker["num_insertions"]) == (2, 1, 2)
+    assert marker["wer"] == 1.0
+    assert marker["cost_usd"] is None
+
+
+def test_the_normaliser_is_named_in_the_metrics(store, done):
+    import pyarrow.parquet as pq
+
+    put(store, done)
+    metadata = pq.read_schema(store.path(files.metrics_name(7))).metadata
+    assert b"whisper-normalizer" in metadata[b"normaliser"]
+
+
+def test_gpu_time_costs_money(store, done):
+    done["measures"]["device"] = "cuda:NVIDIA H200"
+    assert put(store, done).to_pylist()[0]["cost_usd"] == pytest.approx(0.5 / 3600 * 3.6)
+
+
+def test_a_second_writer_changes_nothing(store, done):
+    first = put(store, done)
+    before = {
+        name: store.path(name).stat().st_ino for name in [files.transcripts_name(7), files.metrics_name(7)]
+    }
+    second = put(store, done, shard.RunStamp(run_id="late", fingerprint="f", plan_hash="p", gpu_hour_usd=1))
+    assert second.equals(first)
+    assert before == {name: store.path(name).stat().st_ino for name in before}
+
+
+def test_transcripts_without_a_marker_are_adopted_with_their_own_counts(store, done):
+    put(store, done)
+    store.delete(files.metrics_name(7))
+    done["transcripts"][0]["text"] = "something else"
+    marker = put(store, done).to_pylist()[0]
+    assert (marker["num_hits"], marker["num_deletions"]) == (2, 1)
+    assert marker["transcripts_sha256"] == hashlib.sha256(store.read(files.transcripts_name(7))).hexdigest()
+
+
+def test_a_marker_of_other_options_is_refused(store, done):
+    put(store, done)
+    with pytest.raises(commit.ForeignMarker, match="shard-000007"):
+        commit.committed(store, "other", "p")
+
+
+def test_the_same_rows_give_the_same_bytes(done):
+    table = table_of(TRANSCRIPTS, done["transcripts"])
+    assert files.parquet_bytes(table) == files.parquet_bytes(table_of(TRANSCRIPTS, done["transcripts"]))
+
+
+def test_parts_and_channels_are_not_scored_alone(done):
+    table = shard.with_counts(table_of(TRANSCRIPTS, done["transcripts"]), [False, False])
+    assert table.column("num_hits").null_count == 2
+
+
+def test_overflow_is_there_before_the_marker_and_read_back(store, done):
+    overflow = table_of(PLAN, [plan_row(part=1, offset_s=60.0)])
+    put(store, done, overflow=overflow)
+    assert files.read_overflow(store, [7]).equals(overflow)
+
+
+def test_files_have_the_promised_schemas(store, done):
+    marker = put(store, done)
+    assert marker.schema.equals(METRICS)
+    rows = files.parquet_table(store.read(files.transcripts_name(7)), TRANSCRIPTS)
+    assert rows.schema.equals(TRANSCRIPTS)
+    assert set(SHARD_RESULT.names) == {*done}

@@ -1,0 +1,471 @@
+"""Any audio comes out as 16 kHz int16, and whatever is no audio comes out as a stated error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.reading.audio import DecodeLimits
+from pipeline.reading.decoder import AudioDecoder
+from pipeline.reading.decoder_process import DecoderProcess
+from pipeline.sources.opening import OpenRecording
+from pipeline.sources.recording import RecordingError
+from tests.reading.made_audio import RATE, encode, vowels, wav_bytes, write
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    with AudioDecoder() as decoder:
+        yield decoder
+
+
+@contextmanager
+def opened(path, **clip):
+    file = os.open(path, os.O_RDONLY)
+    try:
+        yield OpenRecording(
+            name=os.path.basename(path), fd=file, start=0, length=os.fstat(file).st_size, **clip
+        )
+    finally:
+        os.close(file)
+
+
+def decode(decoder, path, **how):
+    clip = {name: how.pop(name) for name in ("from_s", "to_s", "channel") if name in how}
+    with opened(path, **clip) as source:
+        return decoder.decode(source, **how)
+
+
+def decode_starts(decoder, paths, max_s=60.0):
+    with ExitStack() as files:
+        return decoder.decode_starts([files.enter_context(opened(path)) for path in paths], max_s)
+
+
+def error_of(decoder, path, **how):
+    with pytest.raises(RecordingError) as caught:
+        decode(decoder, path, **how)
+    assert os.path.basename(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return caught.value.error_type
+
+
+def likeness(found, expected):
+    """The correlation of two signals."""
+    num = min(len(found), len(expected))
+    return np.corrcoef(found[:num].astype(float), expected[:num].astype(float))[0, 1]
+
+
+@pytest.mark.parametrize(
+    "subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"]
+)
+def test_every_kind_of_wav_is_read(decoder, tmp_path, subtype):
+    voice = vowels(2)
+    found = decode(decoder, write(tmp_path / "a.wav", voice, subtype=subtype))
+    assert found.samples.shape == (1, 2 * RATE)
+    assert found.samples.dtype == np.int16
+    assert likeness(found.samples[0], voice) > 0.99
+    assert (found.decoded_by, found.partial, found.ended) == ("soundfile", False, True)
+
+
+def test_samples_stay_as_they_are_when_other_recordings_are_decoded(tmp_path):
+    lengths_s = (3, 1, 200, 2, 5)
+    paths = [
+        write(tmp_path / f"{n}.wav", vowels(1 + n)[: RATE // 2].repeat(2 * s))
+        for n, s in enumerate(lengths_s)
+    ]
+    broken = tmp_path / "b.wav"
+    broken.write_bytes(wav_bytes(vowels(1))[:30])
+    with AudioDecoder() as decoder:
+        together = [decode(decoder, path).samples for path in paths]
+        assert error_of(decoder, broken) == "corrupt"
+        again = decode(decoder, paths[0]).samples
+    for path, found, seconds in zip(paths, together, lengths_s, strict=True):
+        assert found.shape == (1, seconds * RATE)
+        with AudioDecoder() as alone:
+            assert np.array_equal(decode(alone, path).samples, found)
+    assert np.array_equal(again, together[0])
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.mp3", "a.aiff", "a.caf", "a.w64", "a.au"])
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_every_container_is_read_at_any_rate(decoder, tmp_path, name, rate):
+    voice = vowels(3, rate=rate)
+    found = decode(decoder, write(tmp_path / name, voice, rate))
+    assert found.duration_s == pytest.approx(3, abs=0.1)
+    assert found.decoded_by == "soundfile"
+    assert (
+        likeness(found.samples[0], decode(decoder, write(tmp_path / "b.wav", voice, rate)).samples[0]) > 0.95
+    )
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.aac", "aac"), ("a.mka", "aac")])
+def test_what_libsndfile_cannot_read_is_read_by_pyav(decoder, tmp_path, name, codec):
+    voice = vowels(3)
+    found = decode(decoder, encode(tmp_path / name, voice, codec))
+    assert (found.decoded_by, found.partial) == ("pyav", False)
+    assert found.duration_s == pytest.approx(3, abs=0.2)
+    assert max(likeness(found.samples[0][lag:], voice) for lag in range(0, 2200, 16)) > 0.8
+
+
+def test_channels_are_mixed_to_their_mean(decoder, tmp_path):
+    left, right = vowels(1, seed=1), vowels(1, seed=2)
+    found = decode(decoder, write(tmp_path / "a.wav", np.stack([left, right], 1)))
+    mean = (np.round(left * 32767) + np.round(right * 32767)) / 2
+    assert np.abs(found.samples[0] - mean).max() <= 2
+
+
+def test_channels_can_be_kept_apart(decoder, tmp_path):
+    left, right = vowels(1, seed=1), vowels(1, seed=2)
+    path = write(tmp_path / "a.flac", np.stack([left, right], 1), 44_100)
+    found = decode(decoder, path, channels="split")
+    alone = [decode(decoder, path, channel=channel).samples[0] for channel in (0, 1)]
+    assert found.samples.shape[0] == 2
+    assert np.array_equal(found.samples, np.stack(alone))
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+@pytest.mark.parametrize("rate", [16_000, 22_050])
+def test_a_stretch_is_the_same_as_a_slice_of_the_whole(decoder, tmp_path, name, rate):
+    path = write(tmp_path / name, vowels(20, rate=rate), rate)
+    whole = decode(decoder, path).samples[0]
+    stretch = decode(decoder, path, offset_s=7.0, max_s=5.0)
+    assert stretch.samples.shape == (1, 5 * RATE)
+    assert not stretch.ended
+    inner = slice(RATE // 2, -RATE // 2)  # a lossy codec and the resampler need a run-up
+    expected = whole[7 * RATE : 12 * RATE]
+    assert np.abs(stretch.samples[0][inner].astype(int) - expected[inner]).max() <= 2
+
+
+def test_a_stretch_by_pyav_is_the_same_as_a_slice_of_the_whole(decoder, tmp_path):
+    path = encode(tmp_path / "a.m4a", vowels(20), "aac")
+    whole = decode(decoder, path).samples[0]
+    stretch = decode(decoder, path, offset_s=7.0, max_s=5.0).samples[0]
+    inner = slice(RATE // 2, -RATE // 2)
+    assert np.abs(stretch[inner].astype(int) - whole[7 * RATE : 12 * RATE][inner]).max() <= 2
+
+
+def test_a_stretch_behind_the_end_is_empty(decoder, tmp_path):
+    found = decode(decoder, write(tmp_path / "a.wav", vowels(1)), offset_s=5.0)
+    assert (found.duration_s, found.ended, found.partial) == (0.0, True, False)
+
+
+def test_a_clip_is_a_recording_of_its_own(decoder, tmp_path):
+    path = write(tmp_path / "a.wav", vowels(10))
+    whole = decode(decoder, path).samples[0]
+    clip = decode(decoder, path, from_s=2.0, to_s=5.5)
+    assert np.array_equal(clip.samples[0], whole[2 * RATE : round(5.5 * RATE)])
+    assert (clip.ended, clip.partial, clip.declared_s) == (True, False, 3.5)
+    part = decode(decoder, path, from_s=2.0, to_s=5.5, offset_s=1.0, max_s=1.0)
+    assert np.array_equal(part.samples[0], whole[3 * RATE : 4 * RATE])
+    assert not part.ended
+    assert decode(decoder, path, from_s=8.0, to_s=12.0).partial
+
+
+def test_a_range_of_a_file_is_a_recording(decoder, tmp_path):
+    content = wav_bytes(vowels(1))
+    path = tmp_path / "many.bin"
+    path.write_bytes(b"x" * 1000 + content + b"y" * 1000)
+    with opened(path) as whole:
+        source = OpenRecording(name="member", fd=whole.fd, start=1000, length=len(content))
+        assert decoder.decode(source).duration_s == 1.0
+
+
+def test_the_bytes_decide_and_not_the_name(decoder, tmp_path):
+    path = write(tmp_path / "a.flac", vowels(1)).rename(tmp_path / "a.mp3")
+    assert decode(decoder, path).duration_s == 1.0
+
+
+def test_a_truncated_wav_is_flagged(decoder, tmp_path):
+    content = wav_bytes(vowels(4))
+    (tmp_path / "a.wav").write_bytes(content[: len(content) // 2])
+    found = decode(decoder, tmp_path / "a.wav")
+    assert found.partial
+    assert found.duration_s == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+def test_a_streamed_wav_of_unknown_size_is_not_flagged(decoder, tmp_path, size):
+    content = bytearray(wav_bytes(vowels(1)))
+    content[4:8] = struct.pack("<I", size)
+    content[40:44] = struct.pack("<I", 0xFFFFFFFF)
+    (tmp_path / "a.wav").write_bytes(content)
+    found = decode(decoder, tmp_path / "a.wav")
+    assert (found.duration_s, found.partial) == (1.0, False)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg"])
+def test_a_truncated_file_is_decoded_as_far_as_it_goes_and_flagged(decoder, tmp_path, name):
+    path = write(tmp_path / name, vowels(20))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    found = decode(decoder, path)
+    assert found.partial
+    assert 5 < found.duration_s < 15
+
+
+def test_a_damaged_flac_is_read_by_pyav_and_flagged(decoder, tmp_path):
+    path = write(tmp_path / "a.flac", vowels(20))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
+    path.write_bytes(content)
+    found = decode(decoder, path)
+    assert (found.decoded_by, found.partial) == ("pyav", True)
+    assert found.duration_s > 15
+
+
+def test_a_flac_of_unknown_length_is_whole(decoder, tmp_path):
+    path = write(tmp_path / "a.flac", vowels(3))
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    found = decode(decoder, path)
+    assert (found.duration_s, found.partial, found.declared_s) == (3.0, False, None)
+
+
+def test_every_stream_of_a_chained_ogg_is_read(decoder, tmp_path):
+    first, second = (write(tmp_path / f"{i}.ogg", vowels(2, seed=i)) for i in (1, 2))
+    (tmp_path / "both.ogg").write_bytes(first.read_bytes() + second.read_bytes())
+    found = decode(decoder, tmp_path / "both.ogg")
+    assert found.duration_s == pytest.approx(4, abs=0.05)
+    assert not found.partial
+
+
+def test_samples_that_are_no_numbers_count_as_zero(decoder, tmp_path):
+    voice = vowels(2)
+    voice[5000:5010] = np.nan
+    voice[6000] = np.inf
+    found = decode(decoder, write(tmp_path / "a.wav", voice, subtype="FLOAT"))
+    assert found.num_bad_samples == 11
+    assert not found.samples[0, 5000:5010].any()
+    assert found.duration_s == 2.0
+
+
+def test_a_recording_of_no_numbers_is_an_error(decoder, tmp_path):
+    path = write(tmp_path / "a.wav", np.full(RATE, np.nan, np.float32), subtype="FLOAT")
+    assert error_of(decoder, path) == "bad_samples"
+
+
+def test_floats_beyond_full_scale_are_clipped(decoder, tmp_path):
+    found = decode(decoder, write(tmp_path / "a.wav", np.full(100, 3.0), subtype="FLOAT"))
+    assert (found.samples == 32767).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "error_type"),
+    [
+        (b"", "corrupt"),
+        (bytes(5000), "corrupt"),
+        (b"RIFF\x00\x00", "corrupt"),
+        (b"fLaC" + bytes(100), "corrupt"),
+        (b"PK\x03\x04" + bytes(100), "unsupported"),
+        (b"<!DOCTYPE html><html>not found</html>", "unsupported"),
+        (b'{"error": "no such key"}', "unsupported"),
+        (b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", "refused"),
+        (b"ffconcat version 1.0\nfile other.wav\n", "refused"),
+        (b"[playlist]\nFile1=other.wav\n", "refused"),
+        (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n", "refused"),
+    ],
+)
+def test_what_is_no_audio_is_a_stated_error(decoder, tmp_path, content, error_type):
+    (tmp_path / "a.wav").write_bytes(content)
+    assert error_of(decoder, tmp_path / "a.wav") == error_type
+
+
+def test_a_video_without_sound_has_no_audio(decoder, tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "a.mp4"), "w") as file:
+        stream = file.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
+        for _ in range(5):
+            file.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+        file.mux(stream.encode(None))
+    assert error_of(decoder, tmp_path / "a.mp4") == "no_audio"
+
+
+def test_rates_and_channels_have_limits(decoder, tmp_path):
+    assert error_of(decoder, write(tmp_path / "slow.wav", vowels(1), 1000)) == "bad_rate"
+    assert error_of(decoder, write(tmp_path / "fast.wav", vowels(1), 500_000)) == "bad_rate"
+    path = write(tmp_path / "wide.wav", np.zeros((100, 40)))
+    assert error_of(decoder, path) == "too_many_channels"
+
+
+def test_a_recording_longer_than_the_limit_is_refused_at_any_part_of_it(tmp_path):
+    path = write(tmp_path / "a.flac", vowels(10))
+    with AudioDecoder(DecodeLimits(max_hours=8 / 3600)) as decoder:
+        assert error_of(decoder, path) == "too_long"
+        assert error_of(decoder, path, max_s=2.0) == "too_long"
+        assert error_of(decoder, path, offset_s=9.0) == "too_long"
+
+
+def test_a_length_that_is_only_declared_refuses_nothing(tmp_path):
+    path = write(tmp_path / "a.flac", vowels(3))
+    content = bytearray(path.read_bytes())
+    content[21] |= 0x0F  # 2**36 samples
+    content[22:26] = b"\xff" * 4
+    path.write_bytes(content)
+    with AudioDecoder() as decoder:
+        found = decode(decoder, path)
+    assert found.duration_s == pytest.approx(3.0, abs=0.1)
+    assert found.partial
+
+
+def test_a_file_of_too_many_bytes_is_not_opened(tmp_path):
+    path = write(tmp_path / "a.wav", vowels(1))
+    with AudioDecoder(DecodeLimits(max_bytes=1000)) as decoder:
+        assert error_of(decoder, path) == "too_large"
+
+
+@pytest.fixture
+def wav(tmp_path):
+    return write(tmp_path / "a.wav", vowels(5))
+
+
+def child_pid(decoder):
+    assert isinstance(decoder._child, DecoderProcess)
+    return decoder._child._process.pid
+
+
+def test_the_process_is_kept_from_file_to_file(decoder, wav):
+    decode(decoder, wav)
+    pid = child_pid(decoder)
+    for _ in range(3):
+        decode(decoder, wav)
+    assert child_pid(decoder) == pid
+
+
+def test_a_bad_file_does_not_cost_the_process(decoder, wav, tmp_path):
+    decode(decoder, wav)
+    pid = child_pid(decoder)
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    error_of(decoder, tmp_path / "bad.wav")
+    assert decode(decoder, wav).duration_s == 5.0
+    assert child_pid(decoder) == pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_crash_costs_one_recording_and_the_next_has_a_new_process(wav, tmp_path, number):
+    with AudioDecoder() as decoder:
+        decode(decoder, wav)
+        old = child_pid(decoder)
+        os.kill(old, signal.SIGSTOP)  # so that it dies at the recording
+        threading.Timer(0.3, lambda: [os.kill(old, number), os.kill(old, signal.SIGCONT)]).start()
+        assert error_of(decoder, wav) == "crashed"
+        assert decode(decoder, wav).duration_s == 5.0
+        assert child_pid(decoder) != old
+
+
+def test_a_hang_ends_at_the_deadline(wav):
+    with AudioDecoder(DecodeLimits(stall_s=0.5)) as decoder:
+        decode(decoder, wav)
+        os.kill(child_pid(decoder), signal.SIGSTOP)
+        started = time.monotonic()
+        assert error_of(decoder, wav) == "timeout"
+        assert time.monotonic() - started < 5
+        assert decode(decoder, wav).duration_s == 5.0
+
+
+def tight_limits(path):
+    """Limits with little more memory than it takes to decode a recording."""
+    with AudioDecoder() as decoder:
+        decode(decoder, path)
+        pages = Path(f"/proc/{child_pid(decoder)}/statm").read_text().split()[0]
+    return DecodeLimits(address_space_bytes=int(pages) * os.sysconf("SC_PAGE_SIZE") + (4 << 20))
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """A recording that needs more than that."""
+    return write(tmp_path / "wide.wav", np.zeros((200_000, 32), np.float32), 48_000)
+
+
+def test_swelling_is_a_stated_error(tmp_path, wide):
+    path = encode(tmp_path / "a.m4a", vowels(5), "aac")
+    with AudioDecoder(tight_limits(path)) as decoder:
+        assert error_of(decoder, wide) in ("crashed", "corrupt")
+        assert decode(decoder, path).duration_s > 4
+
+
+def test_no_process_and_no_descriptor_is_left(wav):
+    before = len(os.listdir("/proc/self/fd"))
+    with AudioDecoder() as decoder:
+        for _ in range(5):
+            decode(decoder, wav)
+            decode_starts(decoder, [wav] * 5)
+        pid = child_pid(decoder)
+    assert not os.path.exists(f"/proc/{pid}")
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Recordings of many kinds, and what is none: (path, error type or None)."""
+    (tmp_path / "b.mp3").write_text("<html>404</html>")
+    (tmp_path / "d.wav").write_bytes(wav_bytes(vowels(2))[:30])
+    return [
+        (write(tmp_path / "a.wav", vowels(2, seed=1)), None),
+        (tmp_path / "b.mp3", "unsupported"),
+        (write(tmp_path / "c.flac", np.stack([vowels(3, rate=44_100)] * 2, 1), 44_100), None),
+        (tmp_path / "d.wav", "corrupt"),
+        (encode(tmp_path / "e.m4a", vowels(2, seed=2), "aac"), None),
+        (write(tmp_path / "f.wav", np.zeros((10, 40))), "too_many_channels"),
+        (write(tmp_path / "g.wav", np.zeros(0, np.float32)), None),
+        (write(tmp_path / "h.ogg", vowels(1, seed=3)), None),
+    ]
+
+
+def test_starts_that_are_decoded_together_are_what_each_is_alone(decoder, mixed):
+    found = decode_starts(decoder, [path for path, _ in mixed])
+    for (path, error_type), outcome in zip(mixed, found, strict=True):
+        if error_type is not None:
+            assert isinstance(outcome, RecordingError)
+            assert outcome.error_type == error_type == error_of(decoder, path, max_s=60.0)
+            assert path.name in str(outcome)
+            continue
+        alone = decode(decoder, path, max_s=60.0)
+        assert np.array_equal(outcome.samples, alone.samples)
+        for name in ("offset_s", "declared_s", "ended", "decoded_by", "partial", "num_bad_samples"):
+            assert getattr(outcome, name) == getattr(alone, name), name
+
+
+def test_together_only_the_starts_of_long_recordings_are_decoded(decoder, tmp_path):
+    paths = [write(tmp_path / f"{s}.wav", vowels(s)) for s in (1, 5, 2)]
+    found = decode_starts(decoder, paths, max_s=2.5)
+    assert [(one.duration_s, one.ended) for one in found] == [(1.0, True), (2.5, False), (2.0, True)]
+    assert decode_starts(decoder, []) == []
+
+
+def test_swelling_among_others_costs_one_recording(tmp_path, wide):
+    path = encode(tmp_path / "a.m4a", vowels(2), "aac")
+    with AudioDecoder(tight_limits(path)) as decoder:
+        failed, *others = decode_starts(decoder, [wide, path, path])
+    assert failed.error_type in ("crashed", "corrupt")
+    assert [round(one.duration_s) for one in others] == [2, 2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_after_a_crash_among_several_each_is_decoded_by_itself(mixed, number):
+    with AudioDecoder() as decoder:
+        decode(decoder, mixed[0][0])
+        old = child_pid(decoder)
+        os.kill(old, signal.SIGSTOP)
+        threading.Timer(0.3, lambda: [os.kill(old, number), os.kill(old, signal.SIGCONT)]).start()
+        found = decode_starts(decoder, [path for path, _ in mixed])
+        assert child_pid(decoder) != old
+    assert [getattr(one, "error_type", None) for one in found] == [error_type for _, error_type in mixed]
+
+
+def test_silence_that_unpacks_to_hours_takes_little_memory(decoder, tmp_path):
+    path = write(tmp_path / "a.flac", np.zeros(3600 * 8000, np.int16), 8000)
+    found = decode(decoder, path, max_s=7200)
+    assert found.duration_s == 3600
+    status = Path(f"/proc/{child_pid(decoder)}/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    assert int(peak.split()[1]) < 600_000  # kB

@@ -1,0 +1,410 @@
+"""A shard of the plan comes out whole: every row once, every word once, bad files apart."""
+
+from __future__ import annotations
+
+import errno
+import os
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from pipeline.planning import make_plan, overflow_plan
+from pipeline.reading import decoder, shard_reader
+from pipeline.reading.shard_reader import ReadOptions, ShardReader
+from pipeline.reading.voice_activity import VoiceActivity
+from pipeline.schema import SHARD_AUDIO
+from pipeline.sources import opening
+from pipeline.sources.listing import list_recordings
+from pipeline.sources.recording import RecordingError
+from tests.reading.made_audio import RATE, encode, vowels, write
+
+LONG = 700.0  # seconds
+
+
+def options(**changes):
+    values = {"voice_activity": False, "channels": "mix", "max_hours": 24.0, "shard_hours": 1.0}
+    return ReadOptions(**(values | changes))
+
+
+def plan_of(folder, *, shard_hours=1.0):
+    table = make_plan(list_recordings([str(folder)]).recordings, shard_hours=shard_hours)
+    return table.to_pylist()
+
+
+def read(rows, *, attempt=1, **changes):
+    with ShardReader(options(**changes)) as reader:
+        table = reader.read(7, attempt, rows)
+    assert table.schema.equals(SHARD_AUDIO)
+    table.validate(full=True)
+    return table
+
+
+def content(table):
+    """A read shard as (row without samples, samples of each window)."""
+    row = table.drop_columns(["samples"]).to_pylist()[0]
+    samples = table.column("samples").combine_chunks().values.to_numpy()
+    return row, [samples[w["first_sample"] :][: w["num_samples"]] for w in row["windows"]]
+
+
+def rounds(reader, rows):
+    """Read shard after shard until nothing is left over: (recording, [(window, samples)]) of each row."""
+    for _ in range(50):
+        overflow = []
+        for shard in sorted({row["shard_id"] for row in rows}):
+            row, samples = content(reader.read(shard, 1, [r for r in rows if r["shard_id"] == shard]))
+            overflow += row["overflow"]
+            windows = list(zip(row["windows"], samples, strict=True))
+            for i, recording in enumerate(row["recordings"]):
+                yield recording, [(w, s) for w, s in windows if w["recording"] == i]
+        if not overflow:
+            return
+        first, hours = 1 + max(row["shard_id"] for row in rows), reader.options.shard_hours
+        rows = overflow_plan(overflow, first_shard_id=first, shard_hours=hours).to_pylist()
+    raise AssertionError("the rounds never end")
+
+
+def read_all(rows, **changes):
+    """All of `rounds`, by (recording_id, part, channel)."""
+    found = {}
+    with ShardReader(options(**changes)) as reader:
+        for recording, windows in rounds(reader, rows):
+            key = (recording["recording_id"], recording["part"], recording["channel"])
+            assert key not in found
+            found[key] = (recording, windows)
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three good files around bad ones."""
+    folder = tmp_path_factory.mktemp("in")
+    write(folder / "a.wav", vowels(3, seed=1))
+    (folder / "b.wav").write_bytes(b"")
+    write(folder / "c.flac", vowels(4, seed=2, rate=44_100), 44_100)
+    (folder / "d.mp3").write_text("<html>404</html>")
+    write(folder / "e" / "e.ogg", vowels(2, seed=3))
+    return folder
+
+
+def test_every_row_of_the_plan_comes_out_once_and_in_order(folder):
+    row, _ = content(read(plan_of(folder)))
+    found = [(r["recording_id"], r["error_type"]) for r in row["recordings"]]
+    assert found == [
+        ("a.wav", None), ("b.wav", "corrupt"), ("c.flac", None), ("d.mp3", "unsupported"), ("e/e.ogg", None),
+    ]  # fmt: skip
+    assert row["overflow"] == []
+    assert (row["shard_id"], row["attempt"]) == (7, 1)
+
+
+def test_a_bad_file_leaves_its_neighbours_as_they_are(folder):
+    rows = plan_of(folder)
+    _, together = content(read(rows))
+    alone = [samples for row in rows for samples in content(read([row]))[1]]
+    assert len(together) == len(alone) == 3
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("shard_hours", [1.0, 20 / 3600, 120 / 3600])
+def test_short_recordings_that_are_decoded_together_come_out_as_alone(tmp_path, monkeypatch, shard_hours):
+    lengths_s = [2, 3, 1, 5, 2, 45, 4, 4, 100, 3, 2, 300, 1] + [1] * 50
+    for number, seconds in enumerate(lengths_s):
+        write(tmp_path / f"{number:02}.{'flac' if seconds < 60 else 'ogg'}", vowels(seconds, seed=number))
+    (tmp_path / "05b.wav").write_bytes(b"")
+    gone = write(tmp_path / "07b.wav", vowels(1))
+    rows = plan_of(tmp_path, shard_hours=shard_hours)
+    gone.unlink()
+    together = read_all(rows, shard_hours=shard_hours)
+    monkeypatch.setattr(shard_reader, "SHORT_S", 0.0)
+    alone = read_all(rows, shard_hours=shard_hours)
+    assert together.keys() == alone.keys()
+    for key, (recording, windows) in together.items():
+        assert recording == alone[key][0]
+        assert [window["start_s"] for window, _ in windows] == [w["start_s"] for w, _ in alone[key][1]]
+        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(windows, alone[key][1], strict=True))
+    failed = {key[0]: recording["error_type"] for key, (recording, _) in together.items()}
+    assert (failed["05b.wav"], failed["07b.wav"], failed["00.flac"]) == ("corrupt", "missing", None)
+
+
+def test_short_recordings_take_few_requests(tmp_path, monkeypatch):
+    for number in range(100):
+        write(tmp_path / f"{number:02}.flac", vowels(1, seed=number))
+    asked = []
+    real = decoder.AudioDecoder._ask
+    monkeypatch.setattr(decoder.AudioDecoder, "_ask", lambda *given: asked.append(1) or real(*given))
+    row, _ = content(read(plan_of(tmp_path)))
+    assert [recording["duration_s"] for recording in row["recordings"]] == [1.0] * 100
+    assert len(asked) == 4
+
+
+def test_a_shard_that_somebody_has_stays_as_it_is_and_its_room_is_used_again_after_it(tmp_path):
+    rows = [plan_of(write(tmp_path / f"{n}.wav", vowels(2, seed=n))) for n in range(4)]
+
+    def where(table):
+        return table.column("samples").chunk(0).values.buffers()[1].address
+
+    with ShardReader(options()) as reader:
+        first = reader.read(0, 1, rows[0])
+        _, kept = content(first)
+        kept, place = [samples.copy() for samples in kept], where(first)
+        second = reader.read(1, 1, rows[1])
+        assert where(second) != place
+        assert all(np.array_equal(a, b) for a, b in zip(content(first)[1], kept, strict=True))
+        view = second.select(["samples"]).cast(second.select(["samples"]).schema)
+        place = where(second)
+        del second
+        assert where(reader.read(2, 1, rows[2])) != place
+        del view
+        place = where(reader.read(2, 1, rows[2]))
+        assert where(reader.read(3, 1, rows[3])) == place
+
+
+def test_speech_is_looked_for_in_every_file_and_channel(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_reader, "SHORT_S", 0.0)  # each recording has a file of its own
+    for number in range(40):
+        silent = np.zeros(2 * RATE, np.float32)
+        write(tmp_path / f"{number:02}.wav", np.stack([vowels(2, seed=number), silent], 1))
+    row, _ = content(read(plan_of(tmp_path), voice_activity=True, channels="split"))
+    _, sounds = content(read(plan_of(tmp_path), voice_activity=False, channels="split"))
+    spans = VoiceActivity().speech_spans(sounds)
+    assert sum(map(len, spans)) > 20
+    assert [r["speech_s"] for r in row["recordings"]] == [
+        pytest.approx(sum(end - start for start, end in found)) for found in spans
+    ]
+
+
+def test_windows_hold_the_samples_of_their_recording(folder):
+    row, samples = content(read(plan_of(folder)))
+    assert [len(s) / RATE for s in samples] == pytest.approx([3, 4, 2], abs=0.05)
+    assert row["windows"][0]["speech"] == [{"start_s": 0.0, "end_s": 3.0}]
+    wanted = np.round(vowels(3, seed=1) * 32767)
+    assert np.abs(samples[0] - wanted).max() <= 1
+
+
+def test_reading_twice_gives_the_same_table(folder):
+    rows = plan_of(folder)
+    assert read(rows, voice_activity=True).equals(read(rows, voice_activity=True))
+
+
+def test_a_silent_recording_is_ok_and_has_no_windows(tmp_path):
+    write(tmp_path / "a.wav", np.zeros(5 * RATE))
+    write(tmp_path / "b.wav", np.zeros(0))
+    row, samples = content(read(plan_of(tmp_path), voice_activity=True))
+    assert [(r["error_type"], r["duration_s"], r["speech_s"]) for r in row["recordings"]] == [
+        (None, 5.0, 0.0),
+        (None, 0.0, 0.0),
+    ]
+    assert samples == []
+
+
+def test_split_channels_are_rows_of_their_own(tmp_path):
+    write(tmp_path / "a.wav", np.stack([vowels(2, seed=1), np.zeros(2 * RATE)], 1))
+    row, samples = content(read(plan_of(tmp_path), channels="split"))
+    assert [(r["channel"], r["scorable"]) for r in row["recordings"]] == [(0, False), (1, False)]
+    assert samples[0].any()
+    assert not samples[1].any()
+
+
+def test_more_channels_than_can_be_split_are_a_stated_error(tmp_path):
+    write(tmp_path / "a.wav", np.zeros((RATE, 9)))
+    row, _ = content(read(plan_of(tmp_path), channels="split"))
+    assert row["recordings"][0]["error_type"] == "too_many_channels"
+
+
+def test_a_file_that_changed_or_went_is_a_row_that_says_so(tmp_path):
+    write(tmp_path / "a.wav", vowels(1))
+    write(tmp_path / "b.wav", vowels(1))
+    rows = plan_of(tmp_path)
+    write(tmp_path / "a.wav", vowels(2))
+    (tmp_path / "b.wav").unlink()
+    recordings = content(read(rows))[0]["recordings"]
+    assert [r["error_type"] for r in recordings] == ["changed", "missing"]
+    assert all(r["uri"] in r["error_message"] for r in recordings)
+
+
+def test_a_folder_in_the_place_of_a_file_is_unreadable(tmp_path):
+    write(tmp_path / "a.wav", vowels(1))
+    rows = plan_of(tmp_path)
+    (tmp_path / "a.wav").unlink()
+    (tmp_path / "a.wav").mkdir()
+    assert content(read(rows))[0]["recordings"][0]["error_type"] == "unreadable"
+
+
+def failing(times, error):
+    """`os.open` that fails at first."""
+    calls = []
+    real = os.open
+
+    def fail(path, *arguments, **how):
+        if str(path).endswith("a.wav") and len(calls) < times:
+            calls.append(path)
+            raise error
+        return real(path, *arguments, **how)
+
+    return fail
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET])
+def test_a_transient_error_is_tried_again(tmp_path, monkeypatch, code):
+    write(tmp_path / "a.wav", vowels(1))
+    rows = plan_of(tmp_path)
+    monkeypatch.setattr(opening, "BACK_OFF_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(opening.os, "open", failing(3, OSError(code, os.strerror(code))))
+    assert content(read(rows))[0]["recordings"][0]["error_type"] is None
+
+
+@pytest.mark.parametrize(("code", "times"), [(errno.EIO, 4), (errno.EACCES, 1)])
+def test_an_error_that_stays_is_a_row_that_says_so(tmp_path, monkeypatch, code, times):
+    write(tmp_path / "a.wav", vowels(1))
+    rows = plan_of(tmp_path)
+    monkeypatch.setattr(opening, "BACK_OFF_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(opening.os, "open", failing(times, OSError(code, os.strerror(code))))
+    recording = content(read(rows))[0]["recordings"][0]
+    assert recording["error_type"] == "unreadable"
+    assert os.strerror(code) in recording["error_message"]
+
+
+def test_a_few_bad_samples_are_stated_without_failing_the_recording(tmp_path):
+    voice = vowels(2)
+    voice[100] = np.inf
+    write(tmp_path / "a.wav", voice, subtype="FLOAT")
+    recording = content(read(plan_of(tmp_path)))[0]["recordings"][0]
+    assert (recording["error_type"], recording["partial"]) == (None, False)
+    assert "1 samples are not finite" in recording["error_message"]
+
+
+def speech_with_pauses(seconds, seed=0):
+    """Noise with a pause every few seconds, int16: what a cut looks for."""
+    rng = np.random.default_rng(seed)
+    samples = rng.integers(-8000, 8000, round(seconds * RATE)).astype(np.int16)
+    for at in np.arange(3.0, seconds, 7.3):
+        samples[round(at * RATE) : round((at + rng.uniform(0.3, 0.8)) * RATE)] //= 500
+    return samples
+
+
+def assert_whole(found, name, samples):
+    """The parts of a recording hold every sample of it once, at its time."""
+    heard = np.zeros(len(samples), int)
+    parts = sorted(key for key in found if key[0] == name)
+    assert [part for _, part, _ in parts] == list(range(len(parts)))
+    for key in parts:
+        for window, piece in found[key][1]:
+            first = round(window["start_s"] * RATE)
+            heard[first : first + len(piece)] += 1
+            assert np.array_equal(piece, samples[first : first + len(piece)])
+    assert (heard == 1).all()
+    total_s = sum(found[key][0]["duration_s"] for key in parts)
+    assert total_s == pytest.approx(len(samples) / RATE)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_parts_hold_every_sample_exactly_once(tmp_path, suffix):
+    samples = speech_with_pauses(LONG)
+    write(tmp_path / f"long.{suffix}", samples)
+    found = read_all(plan_of(tmp_path, shard_hours=0.04), shard_hours=0.04)
+    assert len(found) > 3
+    assert not any(recording["scorable"] for recording, _ in found.values())
+    assert_whole(found, f"long.{suffix}", samples)
+
+
+def test_parts_by_a_stated_duration_hold_every_sample_once_even_where_it_lies(tmp_path):
+    samples = speech_with_pauses(LONG, seed=1)
+    path = write(tmp_path / "a.flac", samples)
+    manifest = tmp_path / "m.jsonl"
+    for stated in (300, 1500):
+        manifest.write_text(f'{{"path": "{path}", "id": "a", "duration": {stated}}}\n')
+        plan = make_plan(list_recordings([str(manifest)]).recordings, shard_hours=0.04)
+        found = read_all(plan.to_pylist(), shard_hours=0.04)
+        assert_whole(found, "a", samples)
+
+
+def test_a_cut_lies_in_a_pause(tmp_path):
+    samples = speech_with_pauses(LONG, seed=2)
+    write(tmp_path / "a.wav", samples)
+    found = read_all(plan_of(tmp_path, shard_hours=0.04), shard_hours=0.04)
+    starts = [windows[0][0]["start_s"] for (_, part, _), (_, windows) in found.items() if part]
+    assert starts
+    for start in starts:
+        around = samples[round((start - 0.05) * RATE) : round((start + 0.05) * RATE)]
+        assert np.abs(around.astype(int)).max() < 100
+
+
+@pytest.mark.parametrize("name", ["a.ogg", "a.mp3", "a.m4a"])
+def test_parts_of_a_lossy_file_meet_at_one_cut(tmp_path, name):
+    samples = speech_with_pauses(300, seed=3)
+    if name.endswith("m4a"):
+        encode(tmp_path / name, samples / np.float32(32768), "aac")
+    else:
+        write(tmp_path / name, samples)
+    found = read_all(plan_of(tmp_path, shard_hours=0.03), shard_hours=0.03)
+    assert len(found) > 1
+    edges = [(windows[0][0]["start_s"], windows[-1][0]["end_s"]) for _, windows in
+             (found[key] for key in sorted(found))]  # fmt: skip
+    assert edges[0][0] == 0.0
+    for (_, end), (start, _) in pairwise(edges):
+        assert end == pytest.approx(start, abs=2 / RATE)
+    assert edges[-1][1] == pytest.approx(300, abs=0.1)
+
+
+def test_what_does_not_fit_goes_to_the_next_round_whole(tmp_path):
+    for i in range(6):
+        write(tmp_path / f"{i}.wav", vowels(8, seed=i, rate=8000), 8000, subtype="PCM_U8")
+    rows = plan_of(tmp_path)
+    assert {row["shard_id"] for row in rows} == {0}
+    row, _ = content(read(rows, shard_hours=10 / 3600))
+    assert [r["recording_id"] for r in row["recordings"]] == ["0.wav", "1.wav"]
+    assert row["overflow"] == rows[2:]
+    found = read_all(rows, shard_hours=10 / 3600)
+    assert sorted(key[0] for key in found) == [f"{i}.wav" for i in range(6)]
+    assert all(recording["scorable"] for recording, _ in found.values())
+
+
+def test_split_channels_of_a_long_recording_are_whole_too(tmp_path):
+    left, right = speech_with_pauses(600, seed=4), speech_with_pauses(600, seed=5)
+    write(tmp_path / "a.wav", np.stack([left, right], 1))
+    found = read_all(plan_of(tmp_path, shard_hours=0.04), shard_hours=0.04, channels="split")
+    for channel, samples in enumerate((left, right)):
+        one = {(n, p, 0): value for (n, p, c), value in found.items() if c == channel}
+        assert_whole(one, "a.wav", samples)
+
+
+def test_with_voice_activity_every_part_covers_the_speech_of_the_whole(tmp_path):
+    pieces = [piece for seed in range(12) for piece in (vowels(4, seed=seed), np.zeros(RATE))]
+    samples = np.concatenate(5 * pieces)
+    write(tmp_path / "a.flac", samples)
+    whole = read_all(plan_of(tmp_path), voice_activity=True)
+    parts = read_all(plan_of(tmp_path, shard_hours=0.02), shard_hours=0.02, voice_activity=True)
+    assert len(whole) == 1
+    assert len(parts) > 1
+
+    def spoken(found):
+        """Seconds of speech in every second of the recording."""
+        second, heard = np.arange(len(samples) // RATE + 1), 0.0
+        spans = [s for _, windows in found.values() for window, _ in windows for s in window["speech"]]
+        for span in spans:
+            inside = np.minimum(second + 1, span["end_s"]) - np.maximum(second, span["start_s"])
+            heard = heard + np.clip(inside, 0, None)
+        return heard
+
+    assert np.abs(spoken(whole) - spoken(parts)).mean() < 0.05
+    assert (spoken(parts) <= 1 + 1e-6).all()
+
+
+def test_a_recording_longer_than_the_limit_is_one_failed_row(tmp_path):
+    write(tmp_path / "a.wav", speech_with_pauses(60))
+    row, _ = content(read(plan_of(tmp_path), max_hours=30 / 3600))
+    assert [r["error_type"] for r in row["recordings"]] == ["too_long"]
+    assert row["overflow"] == []
+
+
+def test_speech_that_cannot_be_looked_for_costs_its_own_row_only(folder, monkeypatch):
+    real = decoder.AudioDecoder.speech_spans
+
+    def fail(self, stretches):
+        if any(stretch.duration_s > 3.5 for stretch in stretches):
+            raise RecordingError("crashed", "voice activity: the decoder died")
+        return real(self, stretches)
+
+    monkeypatch.setattr(decoder.AudioDecoder, "speech_spans", fail)
+    row, _ = content(read(plan_of(folder), voice_activity=True))
+    assert [r["error_type"] for r in row["recordings"]] == [None, "corrupt", "crashed", "unsupported", None]
