@@ -57,7 +57,7 @@ def _counts(given: dict[str, Any], found: archive.Survey) -> dict[str, Any]:
 
 def _log_pending(found: archive.Survey) -> None:
     if found.unfinished_run is not None:
-        cli.log.info("%s: was stopped and would be gone on with", found.unfinished_run)
+        cli.log.info("%s: was stopped; the next call resumes it", found.unfinished_run)
     for kind, recordings in (("new", found.new), ("changed", found.changed)):
         for recording in recordings[:NAMES_SHOWN]:
             cli.log.info("%s: %s", kind, printable(recording.recording_id))

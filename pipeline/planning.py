@@ -12,26 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.schema import PLAN
-from pipeline.sources.recording import InputError, Recording, extension
+from pipeline.sources.recording import MEDIA_BYTES_PER_S, InputError, Recording, extension
 
 BATCH_ROWS = 65_536
 MIN_PART_S = 120  # two cuts, each within 30 s of its nominal place, never cross
 MIN_ESTIMATE_S = 1.0  # every file costs something: a shard of an hour holds at most 3,600
 OVERFLOW_FACTOR = 4.0  # what ran over was underestimated at least twice
 
-# Bytes per second where no duration is known: what speech archives commonly are, 16 kHz mono 16 bit for
-# samples and the usual rates of speech for the rest. Wrong guesses cost time only: a shard that decodes to
-# more than twice its size runs over into the next round.
-BYTES_PER_S = {
-    **dict.fromkeys(("wav", "aif", "aiff", "aifc", "caf", "w64", "sph", "nist"), 32_000),
-    **dict.fromkeys(("au", "snd", "voc"), 8_000),
-    **dict.fromkeys(("flac",), 16_000),
-    **dict.fromkeys(("mp3", "mp2", "mp1", "m4a", "m4b", "aac", "wma"), 8_000),
-    **dict.fromkeys(("ogg", "oga", "mka"), 6_000),
-    **dict.fromkeys(("opus", "amr"), 3_000),
-    **dict.fromkeys(("mp4", "mov", "m4v", "mkv", "webm", "3gp"), 60_000),
-}
-OTHER_BYTES_PER_S = 16_000
+OTHER_BYTES_PER_S = 16_000  # of a recording whose name says nothing, see `MEDIA_BYTES_PER_S`
 
 
 def make_plan(recordings: Iterable[Recording], *, shard_hours: float) -> pa.Table:
@@ -119,7 +107,7 @@ def estimate_s(uri: str, member: str | None, num_bytes: int, duration_s: float |
     """Seconds of audio that a recording is taken to have before it is decoded."""
     if duration_s is not None:
         return duration_s
-    return num_bytes / BYTES_PER_S.get(extension(member or uri), OTHER_BYTES_PER_S)
+    return num_bytes / MEDIA_BYTES_PER_S.get(extension(member or uri), OTHER_BYTES_PER_S)
 
 
 def _check_unique(ids: pa.ChunkedArray) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import schema
+from pipeline.sources.recording import ERROR_TYPES, PASSING
 
 ROOT = Path(__file__).parents[1]
 TABLES = {
@@ -41,6 +42,20 @@ def test_the_tables_of_types_are_those_of_the_schemas(title):
     section = (ROOT / "docs" / "outputs.md").read_text().partition(f"### {title}\n")[2]
     wanted = markdown(TABLES[title])
     assert wanted in section, f"docs/outputs.md should hold under {title}:\n{wanted}"
+
+
+def test_the_error_types_are_those_of_the_code():
+    outputs = (ROOT / "docs" / "outputs.md").read_text()
+    named = outputs.partition("`error_type` is one of: ")[2].partition(".")[0]
+    assert tuple(re.findall(r"`(\w+)`", named)) == ERROR_TYPES
+    archive = (ROOT / "docs" / "archive.md").read_text()
+    (passing,) = re.findall(r"^\| (.*) \| failed, and tried again next time \|$", archive, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", passing)) | {"changed"} == PASSING  # a change has a row of its own
+
+
+def test_every_error_type_is_raised_somewhere():
+    sources = [path.read_text() for path in (ROOT / "pipeline").rglob("*.py") if path.name != "recording.py"]
+    assert [name for name in ERROR_TYPES if not any(f'"{name}"' in text for text in sources)] == []
 
 
 def test_every_option_of_transcribe_is_in_the_readme():

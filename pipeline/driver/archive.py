@@ -4,7 +4,7 @@
     ARCHIVE/runs/2026-03-01/            the output of the run
     ARCHIVE/ledger/2026-03-01.parquet   what the run has done; written once, when every row exists
 
-A run without a ledger was stopped; the next call goes on with it first.
+A run without a ledger was stopped; the next call resumes it first.
 """
 
 from __future__ import annotations
@@ -25,11 +25,8 @@ from pipeline.output.files import JOB, read_transcripts
 from pipeline.output.store import Store, existing_store, open_store, store_at
 from pipeline.schema import ARCHIVE_LEDGER, PLAN, table_of
 from pipeline.sources.listing import list_recordings
-from pipeline.sources.recording import MISSING, Recording
+from pipeline.sources.recording import MISSING, PASSING, Recording
 from pipeline.sources.references import read_references
-
-# Causes that lie in the moment and not in the recording: such rows are tried again in the next run.
-PASSING = frozenset({"io_error", "missing", "changed"})
 
 log = logging.getLogger("earshard")
 
@@ -134,14 +131,14 @@ def update_archive(
     Raises:
         OutputBusy: another call works on the archive.
         OptionError: the run that was stopped began with other options.
-        and what `run_job` raises; the same call goes on from there.
+        and what `run_job` raises; the same call resumes it.
     """
     store = open_store(archive)
     runs: dict[str, dict[str, Any]] = {}
     with DriverLock(store, new_run_id()):
         stopped = unfinished_run(store)
         if stopped is not None and store.read(f"runs/{stopped}/{JOB}") is not None:
-            log.info("%s: going on with a run that was stopped", stopped)
+            log.info("%s: resuming a run that was stopped", stopped)
             runs[stopped] = _carry_out(store, stopped, request, run)
             stopped = None
         found = survey_source(store, request, retry_failed=retry_failed)
@@ -167,7 +164,7 @@ def _carry_out(store: Store, name: str, request: JobRequest, run: RunOptions) ->
     try:
         totals = run_job(replace(request, output=output), run)
     except JobMismatch as error:
-        raise OptionError(f"a run that was stopped goes on with the options it began with: {error}") from None
+        raise OptionError(f"a stopped run is resumed with the options it began with: {error}") from None
     rows = table_of(ARCHIVE_LEDGER, list(_ledger_rows(output, name)))
     store.publish(f"ledger/{name}.parquet", files.parquet_bytes(rows))
     return totals

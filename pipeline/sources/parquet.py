@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import one_line
 from pipeline.sources.locations import size_and_identity
 from pipeline.sources.manifests import ID_KEYS, TEXT_KEYS, first_text, open_location, optional_number
-from pipeline.sources.recording import InputError, Recording
+from pipeline.sources.recording import InputError, Recording, RecordingError
 
 AUDIO_COLUMN = "audio"
 TEXTS = (*TEXT_KEYS, "sentence", "transcription", "transcript")  # as the common datasets name them
@@ -88,13 +88,13 @@ def _mean_bytes(file: pq.ParquetFile, group: int) -> int:
 
 
 def read_embedded(location: str, member: str) -> bytes:
-    """The audio of a row. Raises `OSError` or `ValueError` if there is none."""
+    """The audio of a row. Raises `RecordingError` if it has none, `ValueError` if there is no such row."""
     number = int(member)
     for group, num_rows in enumerate(_group_sizes(location)):
         if number < num_rows:
             value = _audio_of_group(location, group)[number]
             if not value.is_valid:
-                raise ValueError(f"row {member} holds no audio")
+                raise RecordingError("no_audio", f"{location}: row {member} holds no audio")
             return value.as_py()
         number -= num_rows
     raise ValueError(f"there is no row {member}")

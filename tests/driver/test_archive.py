@@ -24,6 +24,7 @@ from pipeline.output.store import open_store
 from pipeline.reading.shard_reader import ReadOptions
 from pipeline.results import report, report_plots
 from pipeline.results.report_source import read_output
+from pipeline.sources import opening
 from tests.fakes import RATE, FakeEngine
 
 DAYS = ("2026-03-01", "2026-03-02", "2026-03-03")
@@ -213,6 +214,20 @@ def test_a_broken_recording_is_not_tried_every_day_but_when_asked(source, tmp_pa
     assert update(source, tmp_path, DAYS[1]).runs == {}
     again = update(source, tmp_path, DAYS[1], retry_failed=True)
     assert again.runs[DAYS[1]]["num_recordings"] == 1
+
+
+def test_what_the_storage_failed_on_is_tried_again(source, tmp_path, monkeypatch):
+    write(source, "a.wav", "b.wav")
+
+    def fail(place, max_bytes):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "_open", fail)
+        assert update(source, tmp_path).runs[DAYS[0]]["errors"] == {"unreadable": 2}
+    again = update(source, tmp_path, DAYS[1])
+    assert again.runs[DAYS[1]]["num_ok"] == 2
+    assert update(source, tmp_path, DAYS[2]).runs == {}
 
 
 def test_a_recording_that_changed_under_a_run_is_taken_next_time(source, tmp_path, monkeypatch):

@@ -346,7 +346,7 @@ def test_parquet_with_audio_in_it(tmp_path):
     recordings, _ = listed(tmp_path / "x.parquet")
     assert [r.reference for r in recordings.values()] == ["s0", "s1", "s2", "nothing"]
     found = heard(tmp_path / "x.parquet")
-    assert list(found.values()) == [0.5, 1.5, 2.5, "unreadable"]
+    assert list(found.values()) == [0.5, 1.5, 2.5, "no_audio"]
     assert next(iter(found)) == "x.parquet/row-0000000"
 
 
