@@ -11,6 +11,8 @@ from typing import NoReturn
 
 import click
 
+from pipeline.errors import UnfinishedError, UserError
+
 OK, UNFINISHED, WRONG_USE = 0, 1, 2
 # Dashes and underscores are both accepted in the names of options.
 SETTINGS = {
@@ -21,8 +23,8 @@ SETTINGS = {
 log = logging.getLogger("earshard")
 
 
-class WrongUse(Exception):
-    """The command cannot be carried out as it was given; exit status 2."""
+class WrongUse(UserError):
+    """The arguments of a command do not go together."""
 
 
 class Stopped(BaseException):
@@ -41,12 +43,12 @@ def run(command: click.Command, name: str) -> NoReturn:
         answer = command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         _fail(f"{error.format_message()} ({name} --help lists the options)", WRONG_USE)
-    except _wrong_use() as error:
+    except UserError as error:
         _fail(str(error), WRONG_USE)
-    except _unfinished() as error:
+    except UnfinishedError as error:
         _fail(str(error), UNFINISHED)
     except (Stopped, KeyboardInterrupt, click.Abort):
-        _fail("stopped; the same command goes on from here", UNFINISHED)
+        _fail("stopped; run the same command again to resume", UNFINISHED)
     if not isinstance(answer, tuple):  # --help
         sys.exit(OK)
     totals, status = answer
@@ -57,31 +59,6 @@ def run(command: click.Command, name: str) -> NoReturn:
 def _stop(_signum: int, _frame: FrameType | None) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Stopped
-
-
-def _wrong_use() -> tuple[type[BaseException], ...]:
-    from pipeline.config import OptionError
-    from pipeline.output.retried import OutputError
-    from pipeline.sources.recording import InputError
-
-    return WrongUse, OptionError, InputError, OutputError, *_engine_errors()
-
-
-def _engine_errors() -> tuple[type[BaseException], ...]:
-    """The engine's own errors, if the engine was imported at all: torch takes seconds."""
-    engine = sys.modules.get("pipeline.engine")
-    return (engine.ModelNotFound,) if engine is not None else ()
-
-
-def _unfinished() -> tuple[type[BaseException], ...]:
-    from pipeline.dataflow.cluster import ClusterError
-    from pipeline.driver.job import Unfinished
-    from pipeline.driver.lock import OutputBusy
-    from pipeline.output.commit import ForeignMarker
-    from pipeline.output.retried import OutputFailed
-    from pipeline.output.state import IncompleteOutput
-
-    return OutputBusy, OutputFailed, Unfinished, IncompleteOutput, ForeignMarker, ClusterError
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs import cli
+from pipeline.errors import one_line
 from pipeline.output.retried import OutputError
 from pipeline.results import exports, report_html
 from pipeline.results.report import GroupFigures, Report, make_report
@@ -119,7 +120,7 @@ def _write(path: str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        raise OutputError(f"{path}: cannot be written: {one_line(error)}") from error
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipeline.adaptive.policy_file import PolicyFile
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.longform import Transcriber
@@ -43,7 +44,7 @@ MAX_BUDGET = 0.5
 Channels = Literal["mix", "split"]
 
 
-class OptionError(ValueError):
+class OptionError(UserError):
     """An option has a value that it may not have; the message names the option and what it may be."""
 
 

@@ -12,14 +12,13 @@ import pytest
 from pipeline import errors
 from pipeline.driver import lock
 from pipeline.driver.lock import DriverLock
-from pipeline.output import retried
 from pipeline.output.local_store import LocalStore
 from pipeline.output.retried import OutputFailed
 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setattr(retried, "BACK_OFF_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(errors, "BACK_OFF_S", (0.0, 0.0, 0.0))
     return LocalStore.open(str(tmp_path))
 
 
@@ -54,12 +53,13 @@ def test_an_error_that_stays_names_the_file(store, monkeypatch, code, times):
 
 def test_calls_pause_between_tries_and_end(monkeypatch):
     pauses = []
+    monkeypatch.setattr(errors, "BACK_OFF_S", (1.0, 2.0, 3.0))
     monkeypatch.setattr(errors.time, "sleep", pauses.append)
     call = failing(lambda: "done", 2, errno.EIO)
-    assert errors.with_back_off(call, (1.0, 2.0, 3.0)) == "done"
+    assert errors.with_back_off(call) == "done"
     assert pauses == [1.0, 2.0]
     with pytest.raises(OSError, match="Input/output error"):
-        errors.with_back_off(failing(lambda: "done", 4, errno.EIO), (1.0, 2.0, 3.0))
+        errors.with_back_off(failing(lambda: "done", 4, errno.EIO))
 
 
 def test_a_renewal_that_fails_does_not_give_the_lock_up(store, monkeypatch):
@@ -73,3 +73,23 @@ def test_a_renewal_that_fails_does_not_give_the_lock_up(store, monkeypatch):
         while json.loads(store.read(lock.NAME))["expires"] == before:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("error", "lines", "wanted"),
+    [
+        (OSError(errno.ENOENT, "No such file", "a.wav"), slice(None), "No such file"),
+        (OSError("no such\n  bucket"), slice(None), "no such bucket"),
+        (ValueError(), slice(None), "ValueError"),
+        (RuntimeError("first\n\n  traceback\nlast "), slice(1), "first"),
+        (RuntimeError("first\n\n  traceback\nlast "), slice(-1, None), "last"),
+        (ValueError("x" * 300), slice(None), "x" * 200),
+    ],
+)
+def test_an_error_is_said_in_one_line(error, lines, wanted):
+    assert errors.one_line(error, lines) == wanted
+
+
+def test_an_output_that_fails_is_an_error_of_the_system_too():
+    assert issubclass(OutputFailed, OSError)
+    assert issubclass(OutputFailed, errors.UnfinishedError)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engine.sparsify.level import Level
+from pipeline.errors import UserError, one_line
 
 FORMAT = 1
 
 
-class PolicyError(ValueError):
+class PolicyError(UserError):
     """A policy file cannot be used; the message is one line that names it."""
 
 
@@ -70,7 +71,7 @@ def read_policy(path: str | Path) -> PolicyFile:
     try:
         return parse_policy(Path(path).read_bytes())
     except OSError as error:
-        raise PolicyError(f"{path}: cannot be read: {error.strerror or type(error).__name__}") from error
+        raise PolicyError(f"{path}: cannot be read: {one_line(error)}") from error
     except ValueError as error:
         raise PolicyError(f"{path}: is not a policy file: {error}") from error
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import UnfinishedError, one_line
 from pipeline.sources import boundaries
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ PING_S = 30.0  # Ray gives a node up that has been silent for 15 s
 IDLE_WORKER_MS = 600_000
 
 
-class ClusterError(RuntimeError):
+class ClusterError(UnfinishedError):
     """The cluster cannot run the job; the message is one line."""
 
 
@@ -51,7 +52,7 @@ def connected() -> Iterator[None]:
             context = _join() if on_cluster() else _start_patiently()
         except Exception as error:  # Ray raises its base class, too
             ray.shutdown()
-            raise ClusterError(f"Ray did not start or answer: {_first_line(error)}") from error
+            raise ClusterError(f"Ray did not start or answer: {one_line(error, slice(1))}") from error
     try:
         refuse_open_head(context.dashboard_url)
         yield
@@ -73,7 +74,7 @@ def _start_patiently() -> Any:
     try:
         return _start()
     except Exception as error:
-        log.warning("Ray did not start (%s); trying once more", _first_line(error))
+        log.warning("Ray did not start (%s); trying once more", one_line(error, slice(1)))
         ray.shutdown()
         return _start()
 
@@ -88,10 +89,6 @@ def _start() -> Any:
         logging_level=logging.ERROR,
         _system_config={"idle_worker_killing_time_threshold_ms": IDLE_WORKER_MS},
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def refuse_open_head(dashboard: str | None) -> None:

@@ -22,6 +22,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from pipeline.dataflow.cluster import ClusterError
 from pipeline.dataflow.stages import RoundContext, TranscribeShard, commit_result, read_shard
 from pipeline.dataflow.workers import COMMIT_CPUS, READ_CPUS, Workers
+from pipeline.errors import one_line
 from pipeline.reading.shard_reader import ReadOptions
 from pipeline.schema import SHARD_PLAN
 
@@ -88,7 +89,7 @@ def run_round(
             if marker.num_rows:
                 yield marker
     except ray.exceptions.RayError as error:
-        raise ClusterError(f"Ray gave the round up: {_last_line(error)}") from error
+        raise ClusterError(f"Ray ended the round: {one_line(error, slice(-1, None))}") from error
     finally:
         actors.end()
 
@@ -116,10 +117,6 @@ class _Actors:
 
     def _name(self, number: int) -> str:
         return f"{self._round_id}-actor-{number}"
-
-
-def _last_line(error: Exception) -> str:
-    return next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
 
 
 def _configure_ray_data() -> None:

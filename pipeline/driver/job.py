@@ -26,6 +26,7 @@ from pipeline.driver.progress import JobProgress
 from pipeline.driver.rounds import Rounds
 from pipeline.driver.run_record import RunRecord, new_run_id, total_wall_s
 from pipeline.engine.model.snapshot import BUNDLED
+from pipeline.errors import UnfinishedError
 from pipeline.metrics import shard
 from pipeline.output import attempts, files
 from pipeline.output.files import JOB, plan_name
@@ -48,7 +49,7 @@ class JobMismatch(OptionError):
     """The output belongs to a job with other inputs or options; the message names what differs."""
 
 
-class Unfinished(RuntimeError):
+class Unfinished(UnfinishedError):
     """Work is left that no round could do; running the same command again goes on."""
 
 

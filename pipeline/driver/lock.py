@@ -15,6 +15,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from pipeline.errors import UnfinishedError
 from pipeline.output.store import Store
 
 NAME = "_tmp/lock.json"
@@ -24,7 +25,7 @@ RENEW_S = 20.0
 log = logging.getLogger("earshard")
 
 
-class OutputBusy(RuntimeError):
+class OutputBusy(UnfinishedError):
     """Another driver works on the output; the message says which."""
 
 

@@ -19,7 +19,6 @@ from pipeline.engine.model.snapshot import FILES, INDEX, ModelNotFound
 from pipeline.errors import one_line, with_back_off
 from pipeline.sources.locations import absolute_uri, filesystem, info_identity, local_path
 
-BACK_OFF_S = (0.5, 2.0, 8.0)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 MAX_INDEX_BYTES = 16 * 2**20
 HOME = "EARSHARD_CACHE"
@@ -73,7 +72,7 @@ def _remote_files(files: Any, url: str) -> dict[str, dict[str, Any]]:
         if (info := _info(files, f"{url}/{name}")) is not None:
             found[name] = info
     if INDEX in found:
-        for name in _shards(with_back_off(lambda: files.cat_file(f"{url}/{INDEX}"), BACK_OFF_S), url):
+        for name in _shards(with_back_off(lambda: files.cat_file(f"{url}/{INDEX}")), url):
             if (info := _info(files, f"{url}/{name}")) is None:
                 raise ModelNotFound(f"{url} lacks {name}, which its {INDEX} names")
             found[name] = info
@@ -82,7 +81,7 @@ def _remote_files(files: Any, url: str) -> dict[str, dict[str, Any]]:
 
 def _info(files: Any, url: str) -> dict[str, Any] | None:
     try:
-        return with_back_off(lambda: files.info(url), BACK_OFF_S)
+        return with_back_off(lambda: files.info(url))
     except FileNotFoundError:
         return None
 
@@ -105,7 +104,7 @@ def _copy(files: Any, url: str, found: dict[str, dict[str, Any]], folder: Path) 
     try:
         for name, info in found.items():
             target = temporary / name
-            with_back_off(partial(files.get_file, f"{url}/{name}", str(target)), BACK_OFF_S)
+            with_back_off(partial(files.get_file, f"{url}/{name}", str(target)))
             size, came = info.get("size"), target.stat().st_size
             if size is not None and came != size:
                 raise ModelNotFound(f"{url}/{name}: {came} of {size} bytes came")

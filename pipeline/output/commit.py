@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.errors import UnfinishedError
 from pipeline.metrics import wer
 from pipeline.metrics.shard import RunStamp, metrics_row
 from pipeline.output.files import metrics_name, overflow_name, parquet_bytes, parquet_table, transcripts_name
@@ -23,7 +24,7 @@ from pipeline.schema import METRICS, TRANSCRIPTS, table_of
 SCORING = {b"normaliser": wer.NORMALISER.encode()}
 
 
-class ForeignMarker(RuntimeError):
+class ForeignMarker(UnfinishedError):
     """A marker vouches for another plan or other options; the message names the file."""
 
 

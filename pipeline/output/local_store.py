@@ -8,7 +8,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.output.retried import OutputError, reason, retried
+from pipeline.errors import one_line
+from pipeline.output.retried import OutputError, retried
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class LocalStore:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise OutputError(f"{output}: cannot write there: {reason(error)}") from error
+            raise OutputError(f"{output}: cannot write there: {one_line(error)}") from error
         return store
 
     def path(self, name: str) -> Path:

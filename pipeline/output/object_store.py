@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipeline.output.retried import OutputError, reason, retried
+from pipeline.errors import one_line
+from pipeline.output.retried import OutputError, retried
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,8 @@ class ObjectStore:
             store.replace("_tmp/probe", b"")
             store.delete("_tmp/probe")
         except (OSError, ImportError, ValueError) as error:
-            raise OutputError(
-                f"{store.root}: cannot write there: {reason(error.__cause__ or error)}"
-            ) from error
+            cause = one_line(error.__cause__ or error)
+            raise OutputError(f"{store.root}: cannot write there: {cause}") from error
         return store
 
     @cached_property

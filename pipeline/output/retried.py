@@ -6,22 +6,21 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from pipeline.errors import with_back_off
+from pipeline.errors import UnfinishedError, UserError, one_line, with_back_off
 
 if TYPE_CHECKING:
     from pipeline.output.store import Store
 
-BACK_OFF_S = (0.2, 1.0, 5.0)
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound="Store")
 
 
-class OutputError(OSError):
+class OutputError(UserError):
     """The output cannot be used; the message is one line that names it."""
 
 
-class OutputFailed(OSError):
+class OutputFailed(UnfinishedError, OSError):
     """A file of an output could not be read or written, however often it was tried; the message names it."""
 
 
@@ -31,14 +30,10 @@ def retried(method: Callable[Concatenate[S, str, P], T]) -> Callable[Concatenate
     @wraps(method)
     def call(self: S, name: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return with_back_off(lambda: method(self, name, *args, **kwargs), BACK_OFF_S)
+            return with_back_off(lambda: method(self, name, *args, **kwargs))
         except OutputFailed:
             raise
         except Exception as error:  # every remote file system has errors of its own
-            raise OutputFailed(f"{self.root}/{name}: {reason(error)}") from error
+            raise OutputFailed(f"{self.root}/{name}: {one_line(error)}") from error
 
     return call
-
-
-def reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import UnfinishedError
 from pipeline.metrics import shard
 from pipeline.output import attempts, commit, files
 from pipeline.output.files import plan_name
@@ -19,7 +20,7 @@ from pipeline.planning import overflow_plan
 from pipeline.schema import PLAN, SHARD_PLAN, TRANSCRIPTS, table_of
 
 
-class IncompleteOutput(RuntimeError):
+class IncompleteOutput(UnfinishedError):
     """Planned rows are missing from committed shards; the message names one."""
 
 

@@ -11,9 +11,10 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.errors import one_line
 from pipeline.output.local_store import LocalStore
 from pipeline.output.object_store import ObjectStore
-from pipeline.output.retried import OutputError, reason
+from pipeline.output.retried import OutputError
 
 
 class Store(Protocol):
@@ -70,5 +71,5 @@ def existing_store(output: str) -> Store:
         if store.read("_job.json") is not None:
             return store
     except OSError as error:
-        raise OutputError(f"{store.root}: cannot be read: {reason(error)}") from error
+        raise OutputError(f"{store.root}: cannot be read: {one_line(error)}") from error
     raise OutputError(f"{store.root}: is not the output of a job")

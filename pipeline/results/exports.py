@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from pipeline.errors import one_line
 from pipeline.output.retried import OutputError
 from pipeline.results import subtitles
 from pipeline.results.recordings import WholeRecording
@@ -146,7 +147,7 @@ def _writing(path: Path, root: Path) -> Iterator[TextIO]:
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        raise OutputError(f"{path}: cannot be written: {one_line(error)}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()

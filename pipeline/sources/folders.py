@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Iterator
 
+from pipeline.errors import one_line
 from pipeline.sources.locations import (
     as_text,
     check_path,
@@ -34,7 +35,8 @@ def list_folder(folder: str, *, all_files: bool, skipped: list[str]) -> Iterator
             with os.scandir(pending.pop()) as entries:
                 found = list(entries)
         except OSError as error:
-            raise InputError(f"{printable(str(error.filename))}: cannot be read: {error.strerror}") from error
+            name = printable(str(error.filename))
+            raise InputError(f"{name}: cannot be read: {one_line(error)}") from error
         for entry in found:
             if entry.is_dir(follow_symlinks=False):
                 pending.append(entry.path)

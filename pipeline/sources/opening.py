@@ -25,7 +25,6 @@ from pipeline.sources.locations import (
 from pipeline.sources.manifests import parse_clip
 from pipeline.sources.recording import MISSING, REFUSED, UNKNOWN, InputError, RecordingError, extension
 
-BACK_OFF_S = (0.5, 2.0, 8.0)
 COPY_BYTES = 1 << 22
 T = TypeVar("T")
 
@@ -94,7 +93,7 @@ def _is_embedded(place: _Place) -> bool:
 def with_retries(call: Callable[[], T], name: str) -> T:
     """Call until it succeeds, at most four times. Raises `RecordingError` for what is no transient error."""
     try:
-        return with_back_off(call, BACK_OFF_S, may_pass=_may_pass)
+        return with_back_off(call, may_pass=_may_pass)
     except RecordingError:
         raise
     except Exception as error:  # every remote file system has errors of its own

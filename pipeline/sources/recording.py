@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from pipeline.errors import UserError
+
 # The extensions by which a file is taken from a folder, and the bytes that a second of such a recording has
 # where nothing says how long it is: what archives of speech commonly are, 16 kHz mono 16 bit for samples and
 # the usual rates of speech for the rest. Wrong guesses cost time only: a shard that decodes to more than twice
@@ -23,7 +25,7 @@ REFUSED = "refused"  # identity of a member of an archive that is never opened
 UNKNOWN = "unknown"  # identity of a file that could not be asked about
 
 
-class InputError(ValueError):
+class InputError(UserError):
     """An input cannot be taken as it is; one line that names it, and the line in it."""
 
 

@@ -28,10 +28,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pipeline import errors
 from pipeline.config import JobRequest, RunOptions
 from pipeline.dataflow import cluster, graph, stages, workers
 from pipeline.driver import job
-from pipeline.output import retried
 from tests.chaos.undisturbed import (
     SHARD_HOURS,
     Tally,
@@ -147,7 +147,7 @@ def run_without_ray(folder: Path, output: Path | str, disk: FaultyDisk) -> int:
     workers.choose_workers = lambda _run, _num: workers.Workers(
         min_actors=1, max_actors=1, gpus_per_actor=0, actor_cpus=0.5, threads_per_actor=1
     )
-    retried.BACK_OFF_S = (0.0, 0.0, 0.0)
+    errors.BACK_OFF_S = (0.0, 0.0, 0.0)
     request = JobRequest(
         inputs=(str(folder),),
         output=str(output),
@@ -157,12 +157,11 @@ def run_without_ray(folder: Path, output: Path | str, disk: FaultyDisk) -> int:
     )
     try:
         job.run_job(request, RunOptions())
-    except (OSError, ValueError, RuntimeError) as error:
-        from jobs import cli
-
-        return (
-            STATED if isinstance(error, (*cli._unfinished(), *cli._wrong_use())) else print(repr(error)) or 3
-        )
+    except (errors.UserError, errors.UnfinishedError):
+        return STATED
+    except Exception as error:
+        print(repr(error))
+        return 3
     return DONE
 
 

@@ -13,10 +13,10 @@ import soundfile
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
+from pipeline import errors
 from pipeline.output.object_store import ObjectStore
 from pipeline.planning import make_plan
 from pipeline.reading.shard_reader import ReadOptions, ShardReader
-from pipeline.sources import opening
 from pipeline.sources.listing import list_recordings
 from tests.chaos.faulty_s3 import FaultyS3
 from tests.chaos.store_faults import BUCKET, SETTINGS, StartedServer, endpoint
@@ -52,7 +52,7 @@ def read(rows):
 
 
 def test_recordings_are_read_whole_through_a_server_that_fails_now_and_then(server, monkeypatch):
-    monkeypatch.setattr(opening, "BACK_OFF_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(errors, "BACK_OFF_S", (0.0, 0.0, 0.0))
     with endpoint(server.url):
         rows = make_plan(list_recordings([f"s3://{BUCKET}/in"]).recordings, shard_hours=1.0).to_pylist()
         expected = read(rows)

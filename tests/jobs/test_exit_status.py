@@ -9,10 +9,13 @@ import pytest
 
 from jobs import cli
 from jobs.options import status
+from pipeline.adaptive.policy_file import PolicyError
+from pipeline.benchmark.peers.seat import SeatError
 from pipeline.config import OptionError, RunOptions
 from pipeline.dataflow.cluster import ClusterError
 from pipeline.driver.job import JobMismatch, Unfinished
 from pipeline.driver.lock import OutputBusy
+from pipeline.engine import ModelNotFound
 from pipeline.output.commit import ForeignMarker
 from pipeline.output.retried import OutputError, OutputFailed
 from pipeline.output.state import IncompleteOutput
@@ -46,7 +49,8 @@ def failing(error):
         (ForeignMarker("other"), 1), (ClusterError("no cluster"), 1), (OutputFailed("disk full"), 1),
         (cli.Stopped(), 1), (KeyboardInterrupt(), 1),
         (OptionError("--x"), 2), (JobMismatch("other job"), 2), (InputError("no file"), 2),
-        (OutputError("read-only"), 2), (cli.WrongUse("no"), 2), (click.BadParameter("--y"), 2),
+        (OutputError("read-only"), 2), (cli.WrongUse("no"), 2), (PolicyError("broken"), 2),
+        (ModelNotFound("nowhere"), 2), (SeatError("its process ended"), 1), (click.BadParameter("--y"), 2),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )  # fmt: skip

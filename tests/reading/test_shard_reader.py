@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from pipeline import errors
 from pipeline.planning import make_plan, overflow_plan
 from pipeline.reading import decoder, shard_reader
 from pipeline.reading.shard_reader import ReadOptions, ShardReader
@@ -248,7 +249,7 @@ def failing(times, error):
 def test_a_transient_error_is_tried_again(tmp_path, monkeypatch, code):
     write(tmp_path / "a.wav", vowels(1))
     rows = plan_of(tmp_path)
-    monkeypatch.setattr(opening, "BACK_OFF_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(errors, "BACK_OFF_S", (0.0, 0.0, 0.0))
     monkeypatch.setattr(opening.os, "open", failing(3, OSError(code, os.strerror(code))))
     assert content(read(rows))[0]["recordings"][0]["error_type"] is None
 
@@ -257,7 +258,7 @@ def test_a_transient_error_is_tried_again(tmp_path, monkeypatch, code):
 def test_an_error_that_stays_is_a_row_that_says_so(tmp_path, monkeypatch, code, times):
     write(tmp_path / "a.wav", vowels(1))
     rows = plan_of(tmp_path)
-    monkeypatch.setattr(opening, "BACK_OFF_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(errors, "BACK_OFF_S", (0.0, 0.0, 0.0))
     monkeypatch.setattr(opening.os, "open", failing(times, OSError(code, os.strerror(code))))
     recording = content(read(rows))[0]["recordings"][0]
     assert recording["error_type"] == "unreadable"

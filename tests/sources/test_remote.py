@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
+from pipeline import errors
 from pipeline.planning import make_plan
 from pipeline.reading.shard_reader import ShardReader
-from pipeline.sources import opening
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import InputError
 from tests.reading.made_audio import vowels, wav_bytes, write
@@ -124,7 +124,7 @@ def test_a_short_body_is_fetched_again(bucket, monkeypatch):
         calls.append(length)
         return b"" if len(calls) <= 2 else real(self, length)
 
-    monkeypatch.setattr(opening, "BACK_OFF_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(errors, "BACK_OFF_S", (0.0, 0.0, 0.0))
     monkeypatch.setattr(s3fs.core.S3File, "read", short)
     assert outcomes(rows) == {"a.wav": 0.5}
     assert len(calls) > 2

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.benchmark.peers.contender import CaseSetup
+from pipeline.errors import UnfinishedError, one_line
 
 
-class SeatError(RuntimeError):
+class SeatError(UnfinishedError):
     """A contender cannot run a case; one line."""
 
 
@@ -118,7 +119,7 @@ def _serve(pipe: Connection, name: str) -> None:
         try:
             answer = True, getattr(occupant, verb)(*arguments)
         except Exception as error:  # said by the parent, in one line
-            answer = False, " ".join(f"{type(error).__name__}: {error}".split())
+            answer = False, f"{type(error).__name__}: {one_line(error)}"
         pipe.send(answer)
 
 

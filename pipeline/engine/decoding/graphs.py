@@ -12,6 +12,8 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor
 
+from pipeline.errors import one_line
+
 KEY_STEP = 64  # keys of the self-attention are looked at in multiples of this: a graph for each is captured
 
 
@@ -62,7 +64,7 @@ class StepGraphs:
                 result = step()
         except RuntimeError as error:
             self._works = False
-            reason = str(error).splitlines()[0]
+            reason = one_line(error, slice(1))
             warnings.warn(f"decoding without CUDA graphs: {reason}", RuntimeWarning, stacklevel=2)
             return step()
         self._captured[key] = graph, result

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import UserError
+
 DEMO_FOLDER = Path(__file__).parents[2] / "demo" / "model"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -25,7 +27,7 @@ SAMPLED_BLOCKS = 64
 BLOCK_BYTES = 1 << 16
 
 
-class ModelNotFound(Exception):
+class ModelNotFound(UserError):
     """No usable model under this name or folder; the message is one line and says what to do."""
 
 

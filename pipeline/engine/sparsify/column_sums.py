@@ -20,6 +20,8 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
+from pipeline.errors import one_line
+
 BLOCK = 64  # queries or keys that a program owns, and that it meets at a time
 LOWEST = tl.constexpr(-1e30)  # for keys past the end: finite, or the first block could give inf - inf
 
@@ -52,7 +54,7 @@ def is_usable(device: torch.device) -> bool:
     try:
         sums = column_sums(q / 8, k)
     except Exception as error:  # compilers and drivers fail in many ways; the slower way always works
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = f"{type(error).__name__}: {one_line(error)}"
         warnings.warn(f"scoring without the Triton kernel: {reason}", RuntimeWarning, stacklevel=2)
         return False
     exact = (q.double() / 8 @ k.double().transpose(2, 3)).softmax(-1).sum(2)
