@@ -9,8 +9,8 @@ from pipeline.errors import UserError
 
 # The extensions by which a file is taken from a folder, and the bytes that a second of such a recording has
 # where nothing says how long it is: what archives of speech commonly are, 16 kHz mono 16 bit for samples and
-# the usual rates of speech for the rest. Wrong guesses cost time only: a shard that decodes to more than twice
-# its size runs over into the next round.
+# the usual rates of speech for the rest. Wrong guesses cost time only: a shard that decodes to more than
+# twice its size runs over into the next round.
 MEDIA_BYTES_PER_S = {
     **dict.fromkeys(("wav", "aif", "aiff", "aifc", "caf", "w64", "sph", "nist"), 32_000),
     **dict.fromkeys(("au", "snd", "voc"), 8_000),
@@ -67,8 +67,8 @@ def is_media(name: str) -> bool:
     return extension(name) in MEDIA_BYTES_PER_S
 
 
-# Every way in which a recording can fail. `internal_error` alone is no `RecordingError`: it is what was raised
-# in three attempts that did not come back.
+# Every way in which a recording can fail. `internal_error` alone is no `RecordingError`: it is what was
+# raised in three attempts that did not come back.
 ERROR_TYPES = (
     *("missing", "changed", "unreadable", "refused", "unsupported", "corrupt", "no_audio", "bad_samples"),
     *("too_long", "too_large", "bad_rate", "too_many_channels", "timeout", "crashed", "internal_error"),
