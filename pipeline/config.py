@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pipeline.adaptive.policy_file import PolicyFile
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
+    from pipeline.adaptive.policy_file import PolicyFile
     from pipeline.longform import Transcriber
     from pipeline.sources.recording import Recording
 

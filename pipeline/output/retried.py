@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from pathlib import Path
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from pipeline.errors import UnfinishedError, UserError, one_line, with_back_off
 
-if TYPE_CHECKING:
-    from pipeline.output.store import Store
+
+class Rooted(Protocol):
+    """A store, of which only the folder or URL is asked here."""
+
+    @property
+    def root(self) -> Path | str: ...
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
-S = TypeVar("S", bound="Store")
+S = TypeVar("S", bound=Rooted)
 
 
 class OutputError(UserError):
