@@ -16,15 +16,13 @@ from pipeline.config import (
     ADAPTIVE,
     ADAPTIVE_SELECTOR,
     DEFAULT_BUDGET,
-    DEFAULT_LAYER,
-    DEFAULT_SELECTOR,
-    MAX_SPARSITY,
     JobRequest,
     OptionError,
     _require,
     check_budget,
     check_sparsity,
 )
+from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, MAX_SPARSITY
 
 DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
 ROW_OPTIONS = (
@@ -110,6 +108,9 @@ def sparsity_options(
     if isinstance(sparsity, str) and wer_budget is None:
         wer_budget = DEFAULT_BUDGET
     check_budget(sparsity, wer_budget)
+    if sparsity == 0.0:
+        for name, value in (("sparsify-layer", layer), ("selector", selector)):
+            _require(value is None, name, value, "left out at --sparsity 0, which drops nothing")
     return {
         "sparsity": sparsity,
         "wer_budget": wer_budget,

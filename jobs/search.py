@@ -11,6 +11,7 @@ import click
 from jobs import cli, options
 from pipeline import config
 from pipeline.config import JobRequest, OptionError
+from pipeline.engine.options import DEFAULT_SELECTOR, DTYPES, SELECTORS
 from pipeline.search.settings import PRESETS, Preset, grid
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str | None
 def _selectors(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...] | None:
     names = None if text is None else tuple(text.split(","))
     for name in names or ():
-        if name not in config.SELECTORS:
-            raise OptionError(f"--selectors {name}: must be {' | '.join(config.SELECTORS)}")
+        if name not in SELECTORS:
+            raise OptionError(f"--selectors {name}: must be {' | '.join(SELECTORS)}")
     return names
 
 
@@ -66,7 +67,7 @@ def _selectors(_context: click.Context, _parameter: click.Parameter, text: str) 
 @click.option(
     "--batch-size", default="auto", callback=options.parsed(options.parse_batch_size), show_default=True
 )
-@click.option("--dtype", default="auto", type=click.Choice(config.DTYPES), show_default=True)
+@click.option("--dtype", default="auto", type=click.Choice(["auto", *DTYPES]), show_default=True)
 @click.option("--actors", default="auto", callback=options.parsed(options.parse_actors), show_default=True)
 @click.option("--gpus-per-actor", type=click.FloatRange(min=0), help="0: on CPUs.")
 @click.option("--shard-hours", default=0.1, type=click.FloatRange(min=0, max=2, min_open=True),
@@ -109,7 +110,7 @@ def _preset(given: dict[str, Any]) -> Preset:
         given["layers"] or (2,),
         given["sparsities"] or (),
         given["shares"] or (),
-        given["selectors"] or ("attention",),
+        given["selectors"] or (DEFAULT_SELECTOR,),
     )
 
 

@@ -10,6 +10,7 @@ from jobs import cli, options
 from jobs.options import DEFAULT_MODEL, job_request, run_options, status
 from pipeline import config
 from pipeline.driver.job import run_job
+from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, DTYPES, OFFERED, TASKS
 from pipeline.output.files import read_transcripts
 
 
@@ -30,16 +31,16 @@ from pipeline.output.files import read_transcripts
     "--sparsify-layer",
     type=int,
     metavar="N",
-    help=f"Encoder layer after which they are dropped.  [default: {config.DEFAULT_LAYER}]",
+    help=f"Encoder layer after which they are dropped.  [default: {DEFAULT_LAYER}]",
 )
 @click.option(
     "--selector",
-    type=click.Choice(config.SELECTORS),
+    type=click.Choice(OFFERED),
     help="The rule that chooses the positions kept.  "
-    f"[default: {config.DEFAULT_SELECTOR}; adaptive: {config.ADAPTIVE_SELECTOR}]",
+    f"[default: {DEFAULT_SELECTOR}; adaptive: {config.ADAPTIVE_SELECTOR}]",
 )
 @click.option("--language", default="auto", show_default=True, help="A code such as en; auto: by recording.")
-@click.option("--task", default="transcribe", type=click.Choice(config.TASKS), show_default=True)
+@click.option("--task", default="transcribe", type=click.Choice(TASKS), show_default=True)
 @click.option("--initial-prompt", help="Text put before every window, e.g. names to expect.")
 @click.option("--word-timestamps", is_flag=True, help="Store when each word was said.")
 @click.option("--voice-activity", default="on", type=click.Choice(["on", "off"]), show_default=True,
@@ -50,7 +51,7 @@ from pipeline.output.files import read_transcripts
 @click.option(
     "--batch-size", default="auto", callback=options.parsed(options.parse_batch_size), show_default=True
 )
-@click.option("--dtype", default="auto", type=click.Choice(config.DTYPES), show_default=True)
+@click.option("--dtype", default="auto", type=click.Choice(["auto", *DTYPES]), show_default=True)
 @click.option("--actors", default="auto", callback=options.parsed(options.parse_actors), show_default=True,
               help="auto, N or MIN-MAX processes that hold the model.")  # fmt: skip
 @click.option(

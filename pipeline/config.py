@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, MAX_SPARSITY, SELECTORS, TASKS
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,27 +18,8 @@ if TYPE_CHECKING:
     from pipeline.longform import Transcriber
     from pipeline.sources.recording import Recording
 
-TASKS = ("transcribe", "translate")
-SELECTORS = (
-    "attention",
-    "attention-quota",
-    "attention-max",
-    "attention-min",
-    "attention-median",
-    "attention-max-query",
-    "stride",
-    "random",
-    "energy",
-    "trim",
-    "attention-averaged",
-    "stride-averaged",
-)
-DTYPES = ("auto", "bfloat16", "float32", "int8")
 CHANNELS = ("mix", "split")
-MAX_SPARSITY = 0.95
 ADAPTIVE = "adaptive"
-DEFAULT_LAYER = 2
-DEFAULT_SELECTOR = "attention"  # the paper's
 ADAPTIVE_SELECTOR = "stride"  # lost least at equal k wherever it was measured (docs/sparsity.md)
 DEFAULT_BUDGET = 0.01
 MAX_BUDGET = 0.5

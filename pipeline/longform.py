@@ -12,9 +12,9 @@ import numpy as np
 if TYPE_CHECKING:
     from pipeline.engine.results import WindowResult
     from pipeline.engine.sparsify.level import Level
+from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.languages import UNSPACED_LANGUAGES
 
-SAMPLE_RATE = 16_000
 MAX_RESUMES = 4  # further windows that may be cut out of one window's tail
 MIN_TAIL_S = 1.0  # speech shorter than this after the last timestamp is not worth another window
 

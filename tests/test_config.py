@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 import pytest
 
 from jobs import options
-from pipeline import config
 from pipeline.adaptive.policy_file import PolicyFile, write_policy
 from pipeline.config import JobOptions, OptionError
 from pipeline.engine.sparsify.level import Level
@@ -121,6 +120,8 @@ def test_another_sparsity_is_refused_in_one_line(text, message):
         (("adaptive", 0.0, None, None), r"--wer-budget 0\.0: must be a number above 0"),
         (("adaptive", float("nan"), None, None), "--wer-budget nan"),
         ((POLICY, None, 2, None), "--sparsify-layer 2: must be left out with a policy file"),
+        ((0.0, None, 4, None), "--sparsify-layer 4: must be left out at --sparsity 0"),
+        ((0.0, None, None, "random"), "--selector random: must be left out at --sparsity 0"),
         ((POLICY, None, None, "stride"), "--selector stride: must be left out with a policy file"),
     ],
 )
@@ -132,12 +133,6 @@ def test_options_of_sparsity_that_do_nothing_are_refused(arguments, message):
 def test_the_budget_is_one_in_a_hundred_unless_it_is_given():
     assert options.sparsity_options("adaptive", None, None, None)["wer_budget"] == 0.01
     assert options.sparsity_options(0.0, None, None, None)["wer_budget"] is None
-
-
-def test_the_selectors_are_those_of_the_engine():
-    from pipeline.engine.sparsify import selectors
-
-    assert set(config.SELECTORS) == set(selectors.SELECTORS)
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,12 @@ from pipeline.benchmark.peers.interleaved import Measurement, medians, ratios, r
 from pipeline.benchmark.peers.seat import Seat, SeatError, seats
 from pipeline.benchmark.random_model import KINDS, write_random_model
 from pipeline.benchmark.roofline import BatchWork
+from pipeline.engine.audio import NUM_FRAMES, WINDOW_SAMPLES
 from pipeline.engine.model.log_mel import LogMel
 from pipeline.engine.model.shape import Shape
 from pipeline.engine.model.snapshot import resolve
 
 CASES = {"tiny-b4": ("tiny", 4), "tiny-b8": ("tiny", 8), "small-b1": ("small", 1)}
-WINDOW_SAMPLES = 480_000
 LAYER_ROUNDS = 5  # of the layers for each round of the whole: they take milliseconds
 
 
@@ -140,7 +140,7 @@ def _inputs(batch_size: int, num_mels: int, features_inside: bool) -> np.ndarray
     noise = np.random.default_rng(0).normal(0, 0.1, (batch_size, WINDOW_SAMPLES)).astype(np.float32)
     if features_inside:
         return noise
-    return LogMel(num_mels, 3000, torch.device("cpu"))(list(noise)).numpy()
+    return LogMel(num_mels, NUM_FRAMES, torch.device("cpu"))(list(noise)).numpy()
 
 
 def _roofline(row: dict[str, Any], shape: Shape, setting: CaseSetup, machine: dict[str, Any]) -> float:

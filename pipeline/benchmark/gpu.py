@@ -22,20 +22,22 @@ from torch import Tensor
 from pipeline.benchmark.machine import peak_copy, peak_flops
 from pipeline.benchmark.random_model import KINDS, Kind, random_model, random_transformers_model
 from pipeline.benchmark.roofline import BatchWork
+from pipeline.engine.audio import NUM_FRAMES, WINDOW_S, WINDOW_SAMPLES
 from pipeline.engine.decoding.rules import Rules
 from pipeline.engine.decoding.slots import Slots, Task
 from pipeline.engine.model.whisper import Model
-from pipeline.engine.sparsify.scoring_layer import encode_sparse
-from pipeline.engine.sparsify.selectors import SELECTORS, num_kept
+from pipeline.engine.options import DEFAULT_LAYER
+from pipeline.engine.sparsify.level import Level
+from pipeline.engine.sparsify.phases import encode_early
+from pipeline.engine.sparsify.scoring_layer import encode_late
+from pipeline.engine.sparsify.selectors import num_kept
 
 MODELS = ("large-v3-turbo", "tiny", "small", "large-v3")
 BATCHES = (16, 64, 256)
 GENERATE_BATCHES = (16, 64)
 SPARSITIES = (0.0, 0.4, 0.5, 0.6)
-SCORING_LAYER = 2
 BUDGET_S = 420.0  # of the eight minutes that one command may take
 REPEATS = 3
-WINDOW_SAMPLES = 480_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,7 @@ def measure_stages(
     features_s, encode_s, memory_s, decode_s = (median(run[stage] for run in times) for stage in range(4))
     model_s = encode_s + memory_s + decode_s
     work = BatchWork.of(
-        model.shape, batch_size, sparsity, SCORING_LAYER, num_tokens, model.torch_dtype.itemsize
+        model.shape, batch_size, sparsity, DEFAULT_LAYER, num_tokens, model.torch_dtype.itemsize
     )
     return BatchTimes(
         model=name,
@@ -136,7 +138,7 @@ def measure_stages(
         encode_s=encode_s,
         memory_s=memory_s,
         decode_s=decode_s,
-        rtfx=30.0 * batch_size / (features_s + model_s),
+        rtfx=WINDOW_S * batch_size / (features_s + model_s),
         roofline=work.ideal_s(peaks.flops, peaks.copied) / model_s,
         peak_bytes=torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else 0,
     )
@@ -149,7 +151,7 @@ def _run_once(
     _, features_s = _timed(lambda: model.features(windows))
     # Noise: silence would let every position weigh the same.
     mel = torch.randn(len(windows), model.shape.num_mels, model.shape.num_frames, device=model.device)
-    hidden, encode_s = _timed(lambda: _encode(model, mel, sparsity, slots.num_positions))
+    hidden, encode_s = _timed(lambda: _encode(model, mel, sparsity))
     rows, memory_s = _timed(lambda: slots.load(hidden))
     prompt = tuple(model.vocabulary.start_sequence("en", "transcribe", timestamps=True))
     tasks = [
@@ -168,7 +170,7 @@ def _run_once(
 def generate_rtfx(kind: Kind, batch_size: int, num_tokens: int, device: torch.device) -> float:
     """RTFx of transformers' generate on random weights of the same shapes, features made beforehand."""
     theirs = random_transformers_model(kind, device=device)
-    mel = torch.randn(batch_size, kind.num_mels, 3000, device=device, dtype=theirs.dtype)
+    mel = torch.randn(batch_size, kind.num_mels, NUM_FRAMES, device=device, dtype=theirs.dtype)
 
     def generate() -> Tensor:
         return theirs.generate(
@@ -183,20 +185,16 @@ def generate_rtfx(kind: Kind, batch_size: int, num_tokens: int, device: torch.de
         )
 
     generate()
-    return 30.0 * batch_size / min(_timed(generate)[1] for _ in range(2))
+    return WINDOW_S * batch_size / min(_timed(generate)[1] for _ in range(2))
 
 
-def _encode(model: Model, mel: Tensor, sparsity: float, positions: int) -> Tensor:
+def _encode(model: Model, mel: Tensor, sparsity: float) -> Tensor:
     if sparsity == 0.0:
         return model.encoder(mel)
-    return encode_sparse(
-        model.encoder,
-        mel,
-        layer=SCORING_LAYER,
-        k=positions,
-        selector=SELECTORS["attention"],
-        seeds=[0] * len(mel),
-    )
+    level = Level(layer=DEFAULT_LAYER, sparsity=sparsity)
+    num = len(mel)
+    early = encode_early(model.encoder, mel, level=level, num_samples=[WINDOW_SAMPLES] * num, seeds=[0] * num)
+    return encode_late(model.encoder, torch.stack([one.hidden for one in early]), DEFAULT_LAYER)
 
 
 def _timed(run: Callable[[], Any]) -> tuple[Any, float]:

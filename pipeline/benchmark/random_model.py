@@ -137,7 +137,6 @@ def random_model(folder: Path, kind: Kind, *, device: torch.device, dtype: str) 
         folder=folder,
         config=config.to_dict(),
         generation=generation.to_dict(),
-        preprocessor={},
     )
     with torch.device("meta"):
         shapes = {

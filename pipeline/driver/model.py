@@ -8,16 +8,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.adaptive.policy_file import PolicyFile
-from pipeline.config import SELECTORS, JobOptions, JobRequest, OptionError, RunOptions
+from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
 from pipeline.dataflow import workers
 from pipeline.driver.model_cache import fetch_model
 from pipeline.engine import ENGINE_VERSION
-from pipeline.engine.model.snapshot import ModelNotFound, Snapshot, resolve
+from pipeline.engine.model.snapshot import BUNDLED, ModelNotFound, Snapshot, resolve
+from pipeline.engine.model.vocabulary import read_vocabulary
+from pipeline.engine.options import WrongValue, check_fits
 from pipeline.sources.locations import is_url, without_secrets
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
-from pipeline.engine.model.snapshot import BUNDLED
 
 
 def resolve_options(
@@ -31,55 +32,53 @@ def resolve_options(
     pinned = before.get("model_revision") if before.get("model") == request.model else None
     auto_dtype = before.get("dtype") or ("bfloat16" if workers.has_gpus(run) else "float32")
     snapshot = find_model(request.model, pinned)
-    _check_fits_model(request, snapshot.config, snapshot.generation)
-    if request.policy is not None:
-        _check_policy(request, request.policy, snapshot)
     if request.dtype == "int8" and workers.has_gpus(run):
         raise OptionError("--dtype int8: must be bfloat16 or float32 on GPUs")
-    return JobOptions(
+    options = JobOptions(
         model=without_secrets(request.model) if is_url(request.model) else request.model,
         model_revision=snapshot.revision,
         dtype=auto_dtype if request.dtype == "auto" else request.dtype,
         engine_version=ENGINE_VERSION,
         **request.options,
     )
+    _check_fits_model(options, snapshot)
+    if request.policy is not None:
+        _check_policy(request.policy, options.model, snapshot)
+    return options
 
 
-def _check_fits_model(request: JobRequest, config: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
+def _check_fits_model(options: JobOptions, snapshot: Snapshot) -> None:
     """Raise `OptionError` for what the model cannot do, before Ray is started to find out."""
-    layer, num_layers = request.options["sparsify_layer"], config["encoder_layers"]
-    if layer > num_layers:
-        raise OptionError(f"--sparsify-layer {layer}: must be 1 to {num_layers} for {request.model}")
-    language = request.options["language"]
-    known = sorted(token.strip("<|>") for token in generation.get("lang_to_id", {"<|en|>": 0}))
-    if language not in {"auto", *known}:
-        raise OptionError(
-            f"--language {language}: must be auto or one of {' '.join(known)} for {request.model}"
+    vocabulary = read_vocabulary(snapshot)
+    try:
+        check_fits(
+            sparsify_layer=options.sparsify_layer,
+            language=None if options.language == "auto" else options.language,
+            task=options.task,
+            num_layers=snapshot.config["encoder_layers"],
+            languages=vocabulary.language_codes,
+            tasks=vocabulary.task_names,
         )
-    if request.options["task"] == "translate" and "lang_to_id" not in generation:
-        raise OptionError(
-            f"--task translate: must be transcribe for {request.model}, which knows English alone"
-        )
+    except WrongValue as error:
+        name = error.field.replace("_", "-")
+        raise OptionError(f"--{name} {error.value}: must be {error.allowed} ({options.model})") from error
 
 
-def _check_policy(request: JobRequest, policy: PolicyFile, snapshot: Snapshot) -> None:
+def _check_policy(policy: PolicyFile, model: str, snapshot: Snapshot) -> None:
     """Raise `OptionError` for a policy of other weights: its evidence says nothing of these."""
     if policy.model_revision != snapshot.revision:
         raise OptionError(
-            f"--sparsity: the policy is of {policy.model} at {policy.model_revision}, and {request.model} is "
-            f"at {snapshot.revision}; must be adaptive, or a policy that jobs.search made for these weights"
+            f"--sparsity: the policy was measured on {policy.model} ({policy.model_revision}), the model is "
+            f"{model} ({snapshot.revision}); must be adaptive, or a policy for this model"
         )
-    num_layers, positions = snapshot.config["encoder_layers"], snapshot.config["max_source_positions"]
+    config = snapshot.config
     for number, level in enumerate(policy.levels, 1):
-        if level.layer > num_layers or level.selector not in SELECTORS:
-            raise OptionError(
-                f"--sparsity: level {number} of the policy has layer {level.layer} and selector "
-                f"{level.selector}; must be layer 1 to {num_layers} and one of {' '.join(SELECTORS)}"
+        try:
+            level.check(
+                num_layers=config["encoder_layers"], num_positions=config.get("max_source_positions", 1500)
             )
-        if level.share is not None and level.sizes[-1] != positions:
-            raise OptionError(
-                f"--sparsity: level {number} of the policy has sizes that must end with {positions}"
-            )
+        except ValueError as error:
+            raise OptionError(f"--sparsity: level {number} of the policy: {error}") from error
 
 
 def find_model(model: str, revision: str | None) -> Snapshot:

@@ -15,14 +15,13 @@ from pipeline.engine.decoding.slots import Decoding
 from pipeline.engine.model.snapshot import Snapshot, resolve
 from pipeline.engine.model.weights import pick_device, pick_dtype
 from pipeline.engine.model.whisper import Model, load_model
-from pipeline.engine.options import EngineOptions
+from pipeline.engine.options import EngineOptions, check_fits
 from pipeline.engine.profile import profile
 from pipeline.engine.results import Segment, WindowResult
 from pipeline.engine.scheduling.passes import Passes
 from pipeline.engine.scheduling.scheduler import READ_AHEAD
 from pipeline.engine.scheduling.work import Pass, Work
 from pipeline.engine.sparsify.level import Level
-from pipeline.engine.sparsify.selectors import SELECTORS
 from pipeline.engine.sparsify.sound import sounding_samples
 from pipeline.engine.timing.alignment import Aligner, Spoken, TokenTimes, words_of
 
@@ -36,11 +35,11 @@ class Engine:
 
     model_name, revision: what was loaded; of a folder the revision is a digest of its content.
     device: `cpu`, or `cuda:` and the card's name. dtype: `float32`, `bfloat16` or `int8`.
-    num_layers: encoder layers. languages: codes the model knows, `("en",)` for an English-only model.
+    languages: codes the model knows, `("en",)` for an English-only model.
     """
 
     def __init__(self, model: Model, snapshot: Snapshot, options: EngineOptions) -> None:
-        _check_options(options, model)
+        _check_fits(options, model)
         self._model, self._options = model, options
         self._batch_size = _batch_size(options, model)
         self._passes = Passes(model, options, batch_size=self._batch_size)
@@ -51,7 +50,6 @@ class Engine:
         self.model_name, self.revision = snapshot.name, snapshot.revision
         self.device = _device_name(model.device)
         self.dtype = model.dtype
-        self.num_layers = model.shape.encoder_layers
         self.is_multilingual = model.vocabulary.is_multilingual
         self.languages = model.vocabulary.language_codes
 
@@ -102,7 +100,7 @@ class Engine:
         settled = self._settle(audible)
         times = self._times([work for work, _ in audible], settled)
         results = map(self._result, (work for work, _ in audible), settled, times)
-        return [next(results) if len(work.samples) else _empty(work) for work in works]
+        return [next(results) if len(work.samples) else WindowResult.empty(work.language) for work in works]
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -119,7 +117,7 @@ class Engine:
         level: one with a sparsity. language: None to detect it. Nothing else may use the device meanwhile.
         Raises ValueError for a window, a language or a level that the model cannot take.
         """
-        _check_level(level, self._model)
+        self._check_level(level)
         works = self._works(windows, [language] * len(windows), None)
         samples, code = [work.samples for work in works], works[0].language
         return (
@@ -172,8 +170,12 @@ class Engine:
         if len(each) != num_windows:
             raise ValueError(f"levels has {len(each)} entries for {num_windows} windows")
         for level in {level for level in each if level is not None}:
-            _check_level(level, self._model)
+            self._check_level(level)
         return [self._level if level is None else level for level in each]
+
+    def _check_level(self, level: Level) -> None:
+        shape = self._model.shape
+        level.check(num_layers=shape.encoder_layers, num_positions=shape.source_positions)
 
     def _works(
         self,
@@ -263,42 +265,15 @@ def _spoken(work: Work, settled: quality_gates.Settled) -> Spoken:
     )
 
 
-def _empty(work: Work) -> WindowResult:
-    return WindowResult(
-        text="",
-        segments=(),
-        language=work.language,
-        language_probability=None,
-        avg_logprob=0.0,
-        no_speech_prob=1.0,
-        compression_ratio=quality_gates.compression_ratio(""),
-        num_tokens=0,
-        kept_positions=0,
-        total_positions=0,
-        fallback=None,
-        resume_s=None,
-        device_s=0.0,
+def _check_fits(options: EngineOptions, model: Model) -> None:
+    check_fits(
+        sparsify_layer=options.sparsify_layer,
+        language=None,
+        task=options.task,
+        num_layers=model.shape.encoder_layers,
+        languages=model.vocabulary.language_codes,
+        tasks=model.vocabulary.task_names,
     )
-
-
-def _check_options(options: EngineOptions, model: Model) -> None:
-    layers = model.shape.encoder_layers
-    if options.sparsify_layer > layers:
-        raise ValueError(
-            f"sparsify_layer is {options.sparsify_layer}; with this model it may be 1 to {layers}"
-        )
-    if options.task != "transcribe" and not model.vocabulary.is_multilingual:
-        raise ValueError(f"task is {options.task!r}; an English-only model can only transcribe")
-
-
-def _check_level(level: Level, model: Model) -> None:
-    layers, positions = model.shape.encoder_layers, model.shape.source_positions
-    if level.layer > layers:
-        raise ValueError(f"a level's layer is {level.layer}; with this model it may be 1 to {layers}")
-    if level.selector not in SELECTORS:
-        raise ValueError(f"a level's selector is {level.selector!r}; it may be {', '.join(SELECTORS)}")
-    if level.share is not None and level.sizes[-1] != positions:
-        raise ValueError(f"a level's sizes end with {level.sizes[-1]}; with this model that is {positions}")
 
 
 def _batch_size(options: EngineOptions, model: Model) -> int:

@@ -1,14 +1,48 @@
-"""What a caller may ask of the engine, checked once."""
+"""What a caller may ask of the engine, checked once; without torch, so that a driver can check it too."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.engine.sparsify.level import MAX_SPARSITY
-from pipeline.engine.sparsify.selectors import SELECTORS
-
 TASKS = ("transcribe", "translate")
+DTYPES = ("bfloat16", "float32", "int8")
+SELECTORS = (
+    "attention",
+    "attention-quota",
+    "attention-max",
+    "attention-min",
+    "attention-median",
+    "attention-max-query",
+    "stride",
+    "random",
+    "energy",
+    "trim",
+    "attention-averaged",
+    "stride-averaged",
+)
+OFFERED = ("attention", "stride", "trim")  # of SELECTORS, those worth transcribing with
+MAX_SPARSITY = 0.95
+DEFAULT_LAYER = 2
+DEFAULT_SELECTOR = "attention"  # the paper's
+
+
+class WrongValue(ValueError):
+    """A field has a value that it may not have: `field is value; it may be allowed`."""
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        super().__init__(field, value, allowed)
+        self.field, self.value, self.allowed = field, value, allowed
+
+    def __str__(self) -> str:
+        return f"{self.field} is {self.value!r}; it may be {self.allowed}"
+
+
+def require(condition: bool, field: str, value: object, allowed: str) -> None:
+    """Raises WrongValue unless the condition holds."""
+    if not condition:
+        raise WrongValue(field, value, allowed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +55,11 @@ class EngineOptions:
     timestamps: decode with timestamp tokens, so that a window falls into segments.
     word_timestamps: find the time of every word, by one more pass over the text of each window.
     sparsity: share of encoder positions dropped after layer `sparsify_layer` (1-based), 0 to 0.95.
-    selector: the rule that picks the kept positions, a name in `sparsify.SELECTORS`.
+    selector: the rule that picks the kept positions, a name in `SELECTORS`.
     max_new_tokens: most tokens per window; None is what generation config and decoder positions allow.
     batch_size: windows decoded side by side; `auto` sizes it from the device.
 
-    Raises ValueError naming the field and what it may be.
+    Raises WrongValue, a ValueError that names the field and what it may be.
     """
 
     task: str = "transcribe"
@@ -33,21 +67,34 @@ class EngineOptions:
     timestamps: bool = True
     word_timestamps: bool = False
     sparsity: float = 0.0
-    sparsify_layer: int = 2
-    selector: str = "attention"
+    sparsify_layer: int = DEFAULT_LAYER
+    selector: str = DEFAULT_SELECTOR
     max_new_tokens: int | None = None
     batch_size: int | Literal["auto"] = 8
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"task is {self.task!r}; it may be {' or '.join(TASKS)}")
-        if not 0.0 <= self.sparsity <= MAX_SPARSITY:
-            raise ValueError(f"sparsity is {self.sparsity!r}; it may be 0 to {MAX_SPARSITY}")
-        if self.sparsify_layer < 1:
-            raise ValueError(f"sparsify_layer is {self.sparsify_layer!r}; it may be 1 or more")
-        if self.selector not in SELECTORS:
-            raise ValueError(f"selector is {self.selector!r}; it may be {', '.join(SELECTORS)}")
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {self.max_new_tokens!r}; it may be None or 1 or more")
-        if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):
-            raise ValueError(f"batch_size is {self.batch_size!r}; it may be 'auto' or 1 or more")
+        require(self.task in TASKS, "task", self.task, " or ".join(TASKS))
+        require(0.0 <= self.sparsity <= MAX_SPARSITY, "sparsity", self.sparsity, f"0 to {MAX_SPARSITY}")
+        require(self.sparsify_layer >= 1, "sparsify_layer", self.sparsify_layer, "1 or more")
+        require(self.selector in SELECTORS, "selector", self.selector, ", ".join(SELECTORS))
+        limit, size = self.max_new_tokens, self.batch_size
+        require(limit is None or limit >= 1, "max_new_tokens", limit, "None or 1 or more")
+        fits = size == "auto" or (isinstance(size, int) and size >= 1)
+        require(fits, "batch_size", size, "'auto' or 1 or more")
+
+
+def check_fits(
+    *, sparsify_layer: int, language: str | None, task: str, num_layers: int, languages: Collection[str],
+    tasks: Collection[str],
+) -> None:  # fmt: skip
+    """Raises WrongValue for what a model cannot do.
+
+    language: None to detect it. num_layers: encoder layers of the model. languages: codes it knows.
+    tasks: what it can do.
+    """
+    require(
+        sparsify_layer <= num_layers, "sparsify_layer", sparsify_layer, f"1 to {num_layers} for this model"
+    )
+    known = language is None or language in languages
+    require(known, "language", language, f"auto or one of {' '.join(sorted(languages))}")
+    require(task in tasks, "task", task, " or ".join(tasks) + " for this model")

@@ -68,6 +68,15 @@ class WindowResult:
     retry_device_s: float = 0.0
     kept: tuple[int, ...] | None = None
 
+    @classmethod
+    def empty(cls, language: str | None) -> WindowResult:
+        """Of a window that nothing was decoded from."""
+        return cls(
+            text="", segments=(), language=language, language_probability=None, avg_logprob=0.0,
+            no_speech_prob=1.0, compression_ratio=0.0, num_tokens=0, kept_positions=0, total_positions=0,
+            fallback=None, resume_s=None, device_s=0.0,
+        )  # fmt: skip
+
     @property
     def sparsity(self) -> float:
         """Share of encoder positions dropped; 0 for a window without samples."""

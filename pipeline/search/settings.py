@@ -8,7 +8,8 @@ from itertools import product
 from typing import Any
 
 from pipeline.adaptive.job_policy import SIZES
-from pipeline.config import SELECTORS, check_sparsity
+from pipeline.config import check_sparsity
+from pipeline.engine.options import SELECTORS
 from pipeline.engine.sparsify.level import Level
 
 # arXiv 2506.15912 keeps up to layer 4 of any model dense, and drops 30 to 60 % of the positions.

@@ -30,8 +30,8 @@ def test_a_wrong_value_is_refused_by_name(field, value):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (MINI, {"sparsify_layer": 3}, "sparsify_layer is 3; with this model it may be 1 to 2"),
-        (MINI_EN, {"task": "translate"}, "English-only"),
+        (MINI, {"sparsify_layer": 3}, "sparsify_layer is 3; it may be 1 to 2"),
+        (MINI_EN, {"task": "translate"}, "task is 'translate'; it may be transcribe"),
     ],
 )
 def test_what_the_model_cannot_do_is_refused_when_loading(model_folder, kind, options, message):

@@ -16,12 +16,12 @@ from pipeline.benchmark.peers.engines import CTranslate2, Generate, OpenAIWhispe
 from pipeline.engine.model.log_mel import LogMel
 from pipeline.engine.model.snapshot import resolve
 from pipeline.engine.model.whisper import load_model
-from pipeline.engine.options import EngineOptions
+from pipeline.engine.options import DEFAULT_LAYER, EngineOptions
 from pipeline.engine.scheduling.passes import Passes
 from pipeline.engine.scheduling.work import Pass, Work
 from pipeline.engine.sparsify.level import Level
 
-SPARSITY, LAYER = 0.5, 2  # of the contenders with EAS
+SPARSITY, LAYER = 0.5, DEFAULT_LAYER  # of the contenders with EAS
 
 
 @dataclass(kw_only=True)

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from pipeline.benchmark.peers.contender import CaseSetup, new_tokens
+from pipeline.engine.audio import NUM_FRAMES, SAMPLE_RATE
 from pipeline.engine.model.snapshot import resolve
 from pipeline.engine.model.weights import read_weights
-
-SAMPLE_RATE = 16_000
 
 
 class Generate:
@@ -78,7 +77,7 @@ class CTranslate2:
         extract = import_module("faster_whisper.feature_extractor").FeatureExtractor(
             feature_size=resolve(self._setting.folder).config["num_mel_bins"]
         )
-        return torch.from_numpy(np.stack([extract(window)[:, :3000] for window in samples]))
+        return torch.from_numpy(np.stack([extract(window)[:, :NUM_FRAMES] for window in samples]))
 
     def __call__(self, mel: Tensor) -> list[list[int]]:
         if len(self._models) > 1:

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.results import WindowResult
-
-SAMPLE_RATE = 16_000
 
 
 class PacedEngine:

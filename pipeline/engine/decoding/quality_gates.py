@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pipeline.engine.audio import POSITION_S
 from pipeline.engine.decoding.loops import cut_loops, find_loop
 from pipeline.engine.decoding.segments import split_spans
 from pipeline.engine.decoding.slots import Decoding
-from pipeline.engine.model.vocabulary import SECONDS_PER_TIMESTAMP, Vocabulary
+from pipeline.engine.model.vocabulary import Vocabulary
 
 # openai/whisper transcribe.py, the defaults of transcribe().
 MAX_COMPRESSION_RATIO = 2.4
@@ -39,7 +40,7 @@ def speaks_in_silence(tokens: Sequence[int], vocabulary: Vocabulary, sounding: T
 
     sounding: bool, one for each 20 ms of the window (`sound.sounding_samples`).
     """
-    duration_s = len(sounding) * SECONDS_PER_TIMESTAMP
+    duration_s = len(sounding) * POSITION_S
     return any(
         span.end_s - span.start_s >= MIN_SILENT_S
         and not sounding[_position(span.start_s) : _position(span.end_s)].any()
@@ -48,7 +49,7 @@ def speaks_in_silence(tokens: Sequence[int], vocabulary: Vocabulary, sounding: T
 
 
 def _position(time_s: float) -> int:
-    return round(time_s / SECONDS_PER_TIMESTAMP)
+    return round(time_s / POSITION_S)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.engine.model.vocabulary import SECONDS_PER_TIMESTAMP, Vocabulary
+from pipeline.engine.audio import POSITION_S
+from pipeline.engine.model.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,4 +50,4 @@ def resume_time(tokens: list[int], vocabulary: Vocabulary, duration_s: float) ->
 
 
 def _seconds(token: int, vocabulary: Vocabulary) -> float:
-    return round((token - vocabulary.first_timestamp) * SECONDS_PER_TIMESTAMP, 2)
+    return round((token - vocabulary.first_timestamp) * POSITION_S, 2)

@@ -23,21 +23,12 @@ RANGE = 8.0  # decades kept below the loudest bin, same source
 
 def mel_filters(num_mels: int) -> np.ndarray:
     """Triangular filters on Slaney's mel scale, area-normalised: float64 [num_mels, 201], 0 to 8 kHz."""
-    points = _mel_to_hertz(np.linspace(0.0, float(_hertz_to_mel(8000.0)), num_mels + 2))
-    bins = np.linspace(0.0, SAMPLE_RATE / 2, FFT_SIZE // 2 + 1)
-    rise = (bins[None] - points[:-2, None]) / np.diff(points)[:-1, None]
-    fall = (points[2:, None] - bins[None]) / np.diff(points)[1:, None]
-    triangles = np.maximum(0.0, np.minimum(rise, fall))
-    return triangles * (2.0 / (points[2:] - points[:-2]))[:, None]
+    from transformers.audio_utils import mel_filter_bank  # loads libraries for audio where they are installed
 
-
-def _hertz_to_mel(hertz: float) -> float:
-    linear = 3.0 * hertz / 200.0
-    return 15.0 + np.log(hertz / 1000.0) * 27.0 / np.log(6.4) if hertz >= 1000.0 else linear
-
-
-def _mel_to_hertz(mels: np.ndarray) -> np.ndarray:
-    return np.where(mels >= 15.0, 1000.0 * np.exp(np.log(6.4) / 27.0 * (mels - 15.0)), 200.0 * mels / 3.0)
+    return mel_filter_bank(
+        num_frequency_bins=FFT_SIZE // 2 + 1, num_mel_filters=num_mels, min_frequency=0.0,
+        max_frequency=SAMPLE_RATE / 2, sampling_rate=SAMPLE_RATE, norm="slaney", mel_scale="slaney",
+    ).T  # fmt: skip
 
 
 class Features(Protocol):

@@ -33,7 +33,7 @@ class ModelNotFound(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The files of one revision of a model, its three JSON settings read.
+    """The files of one revision of a model, its two JSON settings read.
 
     revision: the hub's commit, or a digest of the content of a local folder.
     """
@@ -43,7 +43,6 @@ class Snapshot:
     folder: Path
     config: dict[str, Any]
     generation: dict[str, Any]
-    preprocessor: dict[str, Any]
 
 
 def resolve(model: str | Path, *, revision: str | None = None) -> Snapshot:
@@ -108,7 +107,6 @@ def _read_snapshot(folder: Path, name: str, revision: str | None) -> Snapshot:
         folder=folder,
         config=config,
         generation=_read_json(folder / "generation_config.json"),
-        preprocessor=_read_json(folder / "preprocessor_config.json"),
     )
 
 

@@ -11,8 +11,6 @@ from tokenizers import Tokenizer
 
 from pipeline.engine.model.snapshot import ModelNotFound, Snapshot
 
-SECONDS_PER_TIMESTAMP = 0.02
-
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
@@ -53,6 +51,10 @@ class Vocabulary:
     @cached_property
     def language_codes(self) -> tuple[str, ...]:
         return tuple(self.languages) if self.languages else ("en",)
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        return tuple(self.tasks) if self.tasks else ("transcribe",)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of the text tokens; special tokens and timestamps are left out."""

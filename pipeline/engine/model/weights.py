@@ -11,9 +11,11 @@ from torch import Tensor
 
 from pipeline.engine.model import int8
 from pipeline.engine.model.snapshot import INDEX, WEIGHTS
+from pipeline.engine.options import DTYPES
 
 # What tensors are stored and added up in; int8 is the linear maps' type alone.
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
+assert set(TORCH_DTYPES) == set(DTYPES)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

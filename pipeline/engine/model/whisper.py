@@ -15,7 +15,7 @@ from pipeline.engine.model.log_mel import Features, LogMel
 from pipeline.engine.model.shape import Shape
 from pipeline.engine.model.snapshot import ModelNotFound, Snapshot
 from pipeline.engine.model.vocabulary import Vocabulary, read_vocabulary
-from pipeline.engine.model.weights import DTYPES, read_weights
+from pipeline.engine.model.weights import TORCH_DTYPES, read_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Model:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        return DTYPES[self.dtype]
+        return TORCH_DTYPES[self.dtype]
 
 
 def load_model(snapshot: Snapshot, *, device: torch.device, dtype: str) -> Model:
@@ -64,8 +64,8 @@ def build_model(snapshot: Snapshot, weights: Weights, *, device: torch.device, d
         shape=shape,
         vocabulary=vocabulary,
         features=LogMel(shape.num_mels, shape.num_frames, device),
-        encoder=encoder.to(device, DTYPES[dtype]),
-        decoder=decoder.to(device, DTYPES[dtype]),
+        encoder=encoder.to(device, TORCH_DTYPES[dtype]),
+        decoder=decoder.to(device, TORCH_DTYPES[dtype]),
         device=device,
         dtype=dtype,
     )

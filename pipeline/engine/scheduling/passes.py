@@ -31,11 +31,6 @@ class Passes:
             self._encoding, self._new_slots, self._start, batch_size=batch_size, device=model.device
         )
 
-    @property
-    def busy_s(self) -> float:
-        """Seconds that the device has worked so far; the works' `device_s` add up to it."""
-        return self._scheduler.busy_s
-
     def run(self, works: Sequence[Work], settings: Pass | Sequence[Pass]) -> list[Decoding]:
         """Decodes every window once, by one pass or one each; results in the same order."""
         each = [settings] * len(works) if isinstance(settings, Pass) else settings

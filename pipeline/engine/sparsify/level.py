@@ -12,16 +12,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, MAX_SPARSITY, SELECTORS
+
 SIZES = (600, 750, 1050, 1500)  # positions; a window that needs more than the last but one stays dense
 MARGIN = 20  # positions (0.4 s) kept beyond the share of those that sound
-MAX_SPARSITY = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
     """One setting of the policy.
 
-    layer: the scoring layer, 1-based. selector: a name in `sparsify.SELECTORS`.
+    layer: the scoring layer, 1-based. selector: a name in `options.SELECTORS`.
     sparsity: the share of all positions dropped in every window; None where `share` decides.
     share: kept positions per position that carries sound; None where `sparsity` is given.
     sizes: what `share` is rounded up to, ascending, the last one being all positions.
@@ -31,8 +32,8 @@ class Level:
     Raises ValueError naming the field and what it may be.
     """
 
-    layer: int = 2
-    selector: str = "attention"
+    layer: int = DEFAULT_LAYER
+    selector: str = DEFAULT_SELECTOR
     sparsity: float | None = None
     share: float | None = None
     sizes: tuple[int, ...] = SIZES
@@ -60,6 +61,17 @@ class Level:
     def of_tails(self) -> Level:
         """The level of what a window's text left over: with `share` dense, so that none is lost twice."""
         return self if self.share is None else Level(layer=self.layer, sparsity=0.0)
+
+    def check(self, *, num_layers: int, num_positions: int) -> None:
+        """Raises ValueError for what a model of so many encoder layers and positions cannot do."""
+        if self.layer > num_layers:
+            raise ValueError(f"a level's layer is {self.layer}; with this model it may be 1 to {num_layers}")
+        if self.selector not in SELECTORS:
+            raise ValueError(f"a level's selector is {self.selector!r}; it may be {', '.join(SELECTORS)}")
+        if self.share is not None and self.sizes[-1] != num_positions:
+            raise ValueError(
+                f"a level's sizes end with {self.sizes[-1]}; with this model that is {num_positions}"
+            )
 
     def size_for(self, num_sounding: int) -> int:
         """The smallest size that holds a `share` level's part of the sounding positions, else the largest."""

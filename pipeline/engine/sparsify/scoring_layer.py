@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.engine.model.encoder import Encoder, EncoderLayer
-from pipeline.engine.sparsify.selectors import Evidence, Selector
+from pipeline.engine.sparsify.selectors import Evidence
 
 NEIGHBOURS = 2  # dropped positions on either side that a kept one is averaged with
 
@@ -82,15 +82,3 @@ def score(
 def encode_late(encoder: Encoder, x: Tensor, layer: int) -> Tensor:
     """What follows the scoring layer, for the kept positions: [batch, k, dim] -> the same shape, normed."""
     return encoder.norm(encoder.run(x, layer, len(encoder.layers)))
-
-
-def encode_sparse(
-    encoder: Encoder, mel: Tensor, *, layer: int, k: int, selector: Selector, seeds: Sequence[int]
-) -> Tensor:
-    """Hidden states of the k kept positions: [batch, num_mels, frames] -> [batch, k, dim].
-
-    layer: the scoring layer, 1-based; layers 1 to `layer` see every position, the others k.
-    """
-    evidence, finish = score(encoder, mel, layer=layer, seeds=seeds, averages=selector.averages)
-    rows = torch.arange(len(mel), device=mel.device)
-    return encode_late(encoder, finish(rows, selector(evidence, k)), layer)

@@ -15,6 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from pipeline.engine.options import SELECTORS as NAMES
 from pipeline.engine.sparsify.attention import received_attention
 
 QUOTA_SEGMENTS = 10  # of 3 s in a full window
@@ -145,3 +146,4 @@ SELECTORS: dict[str, Selector] = {
     "attention-averaged": Selector(importance=mean_received, reads_attention=True, averages=True),
     "stride-averaged": Selector(importance=earliness, pick=pick_evenly, averages=True),
 }
+assert tuple(SELECTORS) == NAMES

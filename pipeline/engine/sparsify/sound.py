@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-POSITION_SAMPLES = 320  # 20 ms
+from pipeline.engine.audio import POSITION_SAMPLES
+
 LOUD_QUANTILE = 0.95  # of the samples' own positions: not their peak, which a click would set
 QUIET_QUANTILE = 0.10
 RANGE_DB = 35.0  # speech reaches about this far below its loud parts

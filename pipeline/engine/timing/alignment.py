@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pipeline.engine.audio import SAMPLE_RATE
+from pipeline.engine.audio import POSITION_S, SAMPLE_RATE
 from pipeline.engine.decoding.segments import Span
 from pipeline.engine.model.decoder import DecoderLayer
 from pipeline.engine.model.layers import attend
@@ -20,7 +20,6 @@ from pipeline.engine.results import Word
 from pipeline.engine.timing.words import alignment_heads, first_positions, group_words, match
 
 MEDIAN_WIDTH = 7  # of models whose config names none; openai/whisper timing.py
-SECONDS_PER_POSITION = 0.02
 ROWS_TOGETHER = 8  # on a GPU; a CPU gains nothing, and one by one no window's times depend on its company
 
 
@@ -136,7 +135,7 @@ class AlignmentCache:
 def _places(text: Spoken) -> tuple[slice, int]:
     """The places that predict the tokens and the end, and how many positions carry samples."""
     first = len(text.prompt) - 1
-    limit = math.ceil(text.num_samples / SAMPLE_RATE / SECONDS_PER_POSITION)
+    limit = math.ceil(text.num_samples / SAMPLE_RATE / POSITION_S)
     inside = min(limit, len(text.hidden)) if text.kept is None else int((text.kept < limit).sum())
     return slice(first, first + len(text.tokens) + 1), max(1, inside)
 
@@ -146,7 +145,7 @@ def _starts_s(text: Spoken, found: Tensor) -> tuple[float, ...]:
     if text.kept is not None:
         positions = text.kept.cpu().numpy()[positions]
     duration_s = text.num_samples / SAMPLE_RATE
-    return tuple(min(round(float(p) * SECONDS_PER_POSITION, 2), duration_s) for p in positions)
+    return tuple(min(round(float(p) * POSITION_S, 2), duration_s) for p in positions)
 
 
 def words_of(

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-UNSPACED_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
+from pipeline.engine.languages import UNSPACED_LANGUAGES
+
 REPLACEMENT = "\ufffd"
 OPENING = "¿¡"  # opening marks that Unicode does not call so
 

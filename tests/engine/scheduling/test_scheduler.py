@@ -59,11 +59,11 @@ def test_calls_of_many_threads_give_what_they_give_alone(engine):
 
 
 def test_the_shares_of_all_windows_add_up_to_the_devices_busy_time(engine):
-    before = engine._passes.busy_s
+    before = engine._passes._scheduler.busy_s
     together = call_together(engine, [(level,) for level in LEVELS])
     shares = [result.device_s for results in together for result in results]
     assert all(share > 0 for share in shares)
-    assert sum(shares) == pytest.approx(engine._passes.busy_s - before, rel=1e-6)
+    assert sum(shares) == pytest.approx(engine._passes._scheduler.busy_s - before, rel=1e-6)
 
 
 def test_windows_of_several_calls_decode_side_by_side(engine, monkeypatch):

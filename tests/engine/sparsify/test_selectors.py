@@ -14,7 +14,8 @@ from pipeline.engine.profile import OPERATIONS
 from pipeline.engine.scheduling.work import Pass, Work
 from pipeline.engine.sparsify.attention import received_attention
 from pipeline.engine.sparsify.level import Level
-from pipeline.engine.sparsify.scoring_layer import NEIGHBOURS, average_neighbours, encode_sparse, finish_kept
+from pipeline.engine.sparsify.phases import encode_early
+from pipeline.engine.sparsify.scoring_layer import NEIGHBOURS, average_neighbours, encode_late, finish_kept
 from pipeline.engine.sparsify.selectors import SELECTORS, Evidence, num_kept, top_positions
 from tests.engine.conftest import MINI, TINY, make_speechlike
 
@@ -205,9 +206,11 @@ def test_layers_after_the_scoring_one_see_the_kept_positions_only(model_folder, 
     x = model.encoder.run(model.encoder.stem(mel), 0, layer)
     before = model.encoder.run(model.encoder.stem(mel), 0, layer - 1)
     q, k, _ = model.encoder.layers[layer - 1].project(before)
-    kept = top_positions(received_in_float64(q, k).mean(1), 700)[0]
+    kept = top_positions(received_in_float64(q, k).mean(1), 750)[0]
     expected = model.encoder.norm(model.encoder.run(x[:, kept], layer, 2))
-    ours = encode_sparse(model.encoder, mel, layer=layer, k=700, selector=SELECTORS["attention"], seeds=[0])
+    level = Level(layer=layer, sparsity=0.5)
+    (early,) = encode_early(model.encoder, mel, level=level, num_samples=[320_000], seeds=[0])
+    ours = encode_late(model.encoder, early.hidden[None], layer)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
