@@ -117,17 +117,11 @@ class Rounds:
         from pipeline.dataflow.graph import run_round
         from pipeline.reading.shard_reader import ReadOptions
 
-        options = self.options
         return run_round(
             [unit.table() for unit in units],
-            reading=ReadOptions(
-                voice_activity=options.voice_activity,
-                channels=options.channels,
-                max_hours=options.max_hours,
-                shard_hours=options.shard_hours,
-            ),
+            reading=ReadOptions.of(self.options),
             load_engine=self.load_engine,
-            language=options.language,
+            language=self.options.language,
             workers=self.workers,
             this_round=this_round,
             commit=commit,

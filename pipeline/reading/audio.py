@@ -7,7 +7,9 @@ import mmap
 import os
 import tempfile
 import weakref
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -81,10 +83,12 @@ class DecodeRequest:
     max_s: float = math.inf
     split: bool = False  # channels apart instead of their mean
     channel: int | None = None  # only this one
-    max_hours: float = 24.0
-    min_rate: int = 2_000
-    max_rate: int = 384_000
-    max_channels: int = 32
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+
+    @classmethod
+    def read(cls, message: Mapping[str, Any]) -> DecodeRequest:
+        """A request from what `dataclasses.asdict` makes of one."""
+        return cls(**{**message, "limits": DecodeLimits(**message["limits"])})
 
 
 @dataclass(frozen=True, kw_only=True)

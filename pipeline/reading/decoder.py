@@ -6,6 +6,7 @@ import json
 import math
 import mmap
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -121,7 +122,7 @@ class AudioDecoder:
         """One request for one stretch of each. Raises `RecordingError` if the child does not come back."""
         requests = [self._request(source, offset_s, max_s, channels) for source in sources]
         recordings = [
-            {"start": source.start, "length": source.length, "request": vars(request)}
+            {"start": source.start, "length": source.length, "request": asdict(request)}
             for source, request in zip(sources, requests, strict=True)
         ]
         deadline_s = self.limits.deadline_s(sum(request.offset_s + request.max_s for request in requests))
@@ -150,10 +151,7 @@ class AudioDecoder:
             max_s=min(max_s, _left_s(source, offset_s)),
             split=channels == "split",
             channel=source.channel,
-            max_hours=limits.max_hours + source.from_s / 3600,
-            min_rate=limits.min_rate,
-            max_rate=limits.max_rate,
-            max_channels=limits.max_channels,
+            limits=replace(limits, max_hours=limits.max_hours + source.from_s / 3600),
         )
 
     def _ask(

@@ -116,7 +116,7 @@ def _outcome(source: int, wanted: dict[str, Any], output: int, progress: Progres
     """What became of one recording."""
     try:
         best = decode(
-            source, wanted["start"], wanted["length"], DecodeRequest(**wanted["request"]), output, progress
+            source, wanted["start"], wanted["length"], DecodeRequest.read(wanted["request"]), output, progress
         )
     except RecordingError as error:
         return _failure(error.error_type, str(error))
@@ -182,7 +182,7 @@ def _decoders(
 
     def by_soundfile() -> tuple[Stream, Callable[[], int]]:
         stream = open_soundfile(source, start, length, container, request.offset_s)
-        limit_s = request.max_hours * 3600
+        limit_s = request.limits.max_hours * 3600
         if stream.declared_s is not None and stream.declared_s > limit_s:
             _refuse_if_there(open_soundfile(source, start, length, container, limit_s), request)
         return stream, lambda: 0
@@ -203,8 +203,8 @@ def _refuse_if_there(stream: Stream, request: DecodeRequest) -> None:
         block = next(stream.blocks, None)
     except RecordingError:
         return
-    if block is not None and request.min_rate <= block.rate:
-        raise too_long(request.max_hours)
+    if block is not None and request.limits.min_rate <= block.rate:
+        raise too_long(request.limits.max_hours)
 
 
 def _attempt(

@@ -54,16 +54,13 @@ class Conversion:
                 yield Block(samples=block.samples[skip:], rate=block.rate) if skip else block
 
     def _check(self, block: Block) -> None:
-        request = self.request
-        if not request.min_rate <= block.rate <= request.max_rate:
-            raise RecordingError(
-                "bad_rate", f"has {block.rate} Hz, allowed are {request.min_rate} to {request.max_rate}"
-            )
-        if block.samples.shape[1] > request.max_channels:
-            num = block.samples.shape[1]
-            raise RecordingError(
-                "too_many_channels", f"has {num} channels, allowed are {request.max_channels}"
-            )
+        limits, num_channels = self.request.limits, block.samples.shape[1]
+        if not limits.min_rate <= block.rate <= limits.max_rate:
+            allowed = f"{limits.min_rate} to {limits.max_rate}"
+            raise RecordingError("bad_rate", f"has {block.rate} Hz, allowed are {allowed}")
+        if num_channels > limits.max_channels:
+            allowed = f"allowed are {limits.max_channels}"
+            raise RecordingError("too_many_channels", f"has {num_channels} channels, {allowed}")
 
     def _prepare(self, block: Block) -> np.ndarray:
         """Pick or mix the channels; int16 stays int16 where it may."""
@@ -95,8 +92,8 @@ class Conversion:
         if not len(samples):
             return
         self.num_samples += len(samples)
-        if self.request.offset_s + self.num_samples / SAMPLE_RATE > self.request.max_hours * 3600:
-            raise too_long(self.request.max_hours)
+        if self.request.offset_s + self.num_samples / SAMPLE_RATE > self.request.limits.max_hours * 3600:
+            raise too_long(self.request.limits.max_hours)
         yield to_int16(samples)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import takewhile
 from types import TracebackType
 from typing import Any, Literal
@@ -37,6 +37,11 @@ class ReadOptions:
     channels: Literal["mix", "split"]
     max_hours: float
     shard_hours: float
+
+    @classmethod
+    def of(cls, options: Any) -> ReadOptions:
+        """What is said of reading in the options of a job (`pipeline.config.JobOptions`)."""
+        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 
 
 class DoesNotFit(Exception):

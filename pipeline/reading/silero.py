@@ -25,7 +25,7 @@ STATE = 128
 SEGMENT_FRAMES = 1875  # 60 s
 RUN_UP_FRAMES = 312  # 10 s; probabilities then differ by 0.001 in the mean from those of an endless run
 GROUP = 16  # segments side by side; always so many rows, so that none depends on its company
-BLOCK_FRAMES = 512  # of the convolutions: what fits the cache
+CONVOLVED_TOGETHER = 512  # of the convolutions: what fits the cache
 
 Tensors = dict[str, np.ndarray]
 
@@ -78,9 +78,9 @@ class SileroNetwork:
         gates = np.zeros((max(lengths), GROUP, 4 * STATE), np.float32)
         for row, segment in enumerate(group):
             frames = recordings[segment.recording][segment.heard_from : segment.end]
-            for first in range(0, len(frames), BLOCK_FRAMES):
+            for first in range(0, len(frames), CONVOLVED_TOGETHER):
                 block = slice(len(gates) - lengths[row] + first, None)
-                encoded = self._encode(frames[first : first + BLOCK_FRAMES] * np.float32(1 / 32768))
+                encoded = self._encode(frames[first : first + CONVOLVED_TOGETHER] * np.float32(1 / 32768))
                 gates[block][: len(encoded), row] = encoded @ self._gate_weights + self._gate_bias
         born_at = np.array([len(gates) - length for length in lengths] + [len(gates)] * (GROUP - len(group)))
         logits = self._recur(gates, born_at)

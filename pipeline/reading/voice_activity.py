@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.reading.silero import CONTEXT, FRAME, SileroNetwork
 
-SAMPLE_RATE = 16_000  # Hz
 SILENT_BELOW = 16  # of 32768: a frame whose loudest sample is below it (-66 dB) is silent
 KEEP_FRAMES = 10  # silent frames kept around others, 0.3 s
 

@@ -12,12 +12,13 @@ from itertools import pairwise
 
 import numpy as np
 
-SAMPLE_RATE = 16_000  # Hz
+from pipeline.engine.audio import SAMPLE_RATE
+
 MAX_WINDOW_S = 30.0
 LONG_ENOUGH_S = 15.0  # a window longer than this ends at a gap longer than MAX_GAP_S
 MAX_GAP_S = 2.0
-FRAME = 160  # samples: loudness is looked at in steps of 10 ms
-QUIET_FRAMES = 20  # a cut lies in the middle of 200 ms that are as quiet as any
+STEP = 160  # samples: loudness is looked at in steps of 10 ms
+QUIET_STEPS = 20  # a cut lies in the middle of 200 ms that are as quiet as any
 SPLIT_REACH_S = 10.0  # speech that is too long is split in the last 10 s that fit
 
 Span = tuple[float, float]
@@ -90,21 +91,21 @@ def find_cut(minute: np.ndarray) -> float:
     level = np.floor(10 * np.log10(loudness + 1.0) / 3.0)
     distance = np.abs(np.arange(len(level)) - len(level) / 2)
     best = np.lexsort((distance, level))[0]
-    return float((best + QUIET_FRAMES // 2) * FRAME) / SAMPLE_RATE
+    return float((best + QUIET_STEPS // 2) * STEP) / SAMPLE_RATE
 
 
 def _quietest_s(samples: np.ndarray, from_s: float, to_s: float) -> float:
     first = round(from_s * SAMPLE_RATE)
     loudness = _loudness(samples[first : round(to_s * SAMPLE_RATE)])
-    return from_s + float((np.argmin(loudness) + QUIET_FRAMES // 2) * FRAME) / SAMPLE_RATE
+    return from_s + float((np.argmin(loudness) + QUIET_STEPS // 2) * STEP) / SAMPLE_RATE
 
 
 def _loudness(samples: np.ndarray) -> np.ndarray:
-    """Mean square of every 200 ms, in steps of 10 ms; position i is about frame i + 10."""
-    num_frames = len(samples) // FRAME
-    if num_frames < QUIET_FRAMES:
+    """Mean square of every 200 ms, in steps of 10 ms; position i is about step i + 10."""
+    num_steps = len(samples) // STEP
+    if num_steps < QUIET_STEPS:
         return np.zeros(0)
-    frames = samples[: num_frames * FRAME].reshape(num_frames, FRAME)
-    power = np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / FRAME
+    steps = samples[: num_steps * STEP].reshape(num_steps, STEP)
+    power = np.einsum("ij,ij->i", steps, steps, dtype=np.float64) / STEP
     sums = np.concatenate([[0.0], np.cumsum(power)])
-    return (sums[QUIET_FRAMES:] - sums[:-QUIET_FRAMES]) / QUIET_FRAMES
+    return (sums[QUIET_STEPS:] - sums[:-QUIET_STEPS]) / QUIET_STEPS

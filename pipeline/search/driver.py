@@ -232,12 +232,7 @@ def _round(
     ]
     for done in run_round(
         units,
-        reading=ReadOptions(
-            voice_activity=options.voice_activity,
-            channels=options.channels,
-            max_hours=options.max_hours,
-            shard_hours=READING_HOURS,
-        ),
+        reading=replace(ReadOptions.of(options), shard_hours=READING_HOURS),
         load_engine=load,
         language=options.language,
         workers=workers,
