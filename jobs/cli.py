@@ -7,11 +7,14 @@ import logging
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from pipeline.errors import UnfinishedError, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 OK, UNFINISHED, WRONG_USE = 0, 1, 2
 # Dashes and underscores are both accepted in the names of options.
@@ -54,6 +57,18 @@ def run(command: click.Command, name: str) -> NoReturn:
     totals, status = answer
     print(json.dumps(totals, ensure_ascii=False), flush=True)
     sys.exit(status)
+
+
+def console(width: int) -> Console:
+    """Tables for people, on stderr; `width` columns where that is no terminal."""
+    from rich.console import Console
+
+    return Console(file=sys.stderr, width=None if sys.stderr.isatty() else width, highlight=False)
+
+
+def folder_of(recording_id: str) -> str:
+    """The folder of the input that a recording lies in."""
+    return recording_id.rpartition("/")[0] or "."
 
 
 def _stop(_signum: int, _frame: FrameType | None) -> NoReturn:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from jobs import cli
 from pipeline.metrics import wer
-from pipeline.output.files import read_transcripts
-from pipeline.results.evaluation import Evaluation, Truth, evaluate, score_rows
+from pipeline.results.evaluation import Evaluation, Truth, evaluate, score_recordings
+from pipeline.results.faults import Faults
+from pipeline.results.recordings import WholeRecording, read_joined, read_planned
+from pipeline.sources.locations import printable
 from pipeline.sources.references import read_truths
 
 GROUPS: dict[str, Callable[[str], str]] = {
     "all": lambda _recording_id: "all",
-    "folder": lambda recording_id: recording_id.rpartition("/")[0] or ".",
+    "folder": cli.folder_of,
 }
+NAMES_SHOWN = 5
 
 
 @click.command("evaluate", context_settings=cli.SETTINGS, help=__doc__)
@@ -29,12 +30,16 @@ GROUPS: dict[str, Callable[[str], str]] = {
 @click.option("--by", default="all", type=click.Choice(list(GROUPS)), show_default=True,
               help="folder: a line for each folder of the input.")  # fmt: skip
 def evaluate_output(output: str, references: str | None, by: str) -> tuple[dict[str, Any], int]:
-    """Print a table on stderr, and the figures as one JSON line."""
-    rows = list(read_transcripts(output))
-    truths = _given_truths(references, rows) if references else _stored_truths(rows)
+    """Print a table on stderr, and the figures as one JSON line.
+
+    Status 1 where something could not be read or scored: a line names it.
+    """
+    faults = Faults()
+    recordings = list(read_joined(output, read_planned(output), faults))
+    truths = _given_truths(references, recordings) if references else _stored_truths(recordings)
     if not truths:
-        raise cli.WrongUse(f"{output}: has no references of its own; give some with --references")
-    scored = score_rows(rows, truths)
+        raise cli.WrongUse(_no_truths(output, references, recordings))
+    scored = score_recordings(recordings, truths, faults)
     groups = evaluate(scored, GROUPS[by])
     _print_table(groups)
     whole = evaluate(scored, GROUPS["all"])[0].as_dict() if scored else {"group": "all", "num_recordings": 0}
@@ -43,18 +48,19 @@ def evaluate_output(output: str, references: str | None, by: str) -> tuple[dict[
         "normaliser": wer.NORMALISER,
         **{name: value for name, value in whole.items() if name != "group"},
         "num_not_scored": len(truths) - len(scored),
+        "num_faults": faults.num,
         "groups": [group.as_dict() for group in groups],
     }
-    return totals, cli.OK
+    return totals, cli.UNFINISHED if faults.num else cli.OK
 
 
-def _stored_truths(rows: list[dict[str, Any]]) -> dict[str, Truth]:
-    return {row["recording_id"]: Truth(text=row["reference"]) for row in rows if row["reference"] is not None}
+def _stored_truths(recordings: list[WholeRecording]) -> dict[str, Truth]:
+    return {one.recording_id: Truth(text=one.reference) for one in recordings if one.reference is not None}
 
 
-def _given_truths(references: str, rows: list[dict[str, Any]]) -> dict[str, Truth]:
+def _given_truths(references: str, recordings: list[WholeRecording]) -> dict[str, Truth]:
     """Truths by recording_id, for the recordings of the output that the file names."""
-    truths = read_truths(references, {row["recording_id"]: row["uri"] for row in rows})
+    truths = read_truths(references, {one.recording_id: one.uri for one in recordings})
     return {
         recording_id: Truth(
             text=truth["text"],
@@ -63,6 +69,18 @@ def _given_truths(references: str, rows: list[dict[str, Any]]) -> dict[str, Trut
         )
         for recording_id, truth in truths.items()
     }
+
+
+def _no_truths(output: str, references: str | None, recordings: list[WholeRecording]) -> str:
+    """Why there is nothing to score, with the names that were looked for."""
+    if not recordings:
+        return f"{output}: no recording is finished"
+    if references is None:
+        return f"{output}: has no references of its own; give some with --references"
+    ids = [printable(one.recording_id) for one in recordings]
+    shown = ", ".join(ids[:NAMES_SHOWN]) + (", …" if len(ids) > NAMES_SHOWN else "")
+    looked_for = f"{shown}, or as paths such as {printable(recordings[0].uri)}"
+    return f"{references}: no line names a recording of {output}; looked for: {looked_for}"
 
 
 def _print_table(groups: list[Evaluation]) -> None:
@@ -79,7 +97,7 @@ def _print_table(groups: list[Evaluation]) -> None:
             "-" if group.start_error_median_s is None else f"{group.start_error_median_s:.2f} s",
             f"{group.num_false_texts} of {group.num_empty_references}" if group.num_empty_references else "-",
         )
-    Console(file=sys.stderr, width=None if sys.stderr.isatty() else 110).print(table)
+    cli.console(110).print(table)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import click
 
 from jobs import cli
 from pipeline.results import exports
+from pipeline.results.faults import Faults
 from pipeline.results.recordings import WholeRecording, read_joined, read_planned
 
 
@@ -19,15 +20,15 @@ from pipeline.results.recordings import WholeRecording, read_joined, read_planne
               help="srt, vtt, txt, tsv: a file for each recording; jsonl, nemo: one file.")  # fmt: skip
 @click.option("--output", help="Folder to write to.  [default: OUT/export]")
 def export(out: str, kind: str, output: str | None) -> tuple[dict[str, Any], int]:
-    """Write what is finished; status 1 where recordings of the output are not."""
+    """Write what is finished; status 1 where recordings are not, or could not be written."""
     folder = output or os.path.join(out, "export")
-    planned = read_planned(out)
+    planned, faults = read_planned(out), Faults()
     statuses: list[str] = []
-    recordings = _noting(read_joined(out, planned), statuses)
+    recordings = _noting(read_joined(out, planned, faults), statuses)
     if kind in exports.FILES:
-        num_written = exports.write_files(folder, kind, recordings)
+        num_written = exports.write_files(folder, kind, recordings, faults)
     else:
-        num_written = exports.write_lines(folder, kind, recordings, planned.members)
+        num_written = exports.write_lines(folder, kind, recordings, planned.members, faults)
     num_unfinished = len(planned.num_parts) - len(statuses)
     totals = {
         "output": os.path.abspath(folder),
@@ -36,8 +37,9 @@ def export(out: str, kind: str, output: str | None) -> tuple[dict[str, Any], int
         "num_written": num_written,
         "num_failed": statuses.count("failed"),
         "num_unfinished": num_unfinished,
+        "num_faults": faults.num,
     }
-    return totals, cli.UNFINISHED if num_unfinished else cli.OK
+    return totals, cli.UNFINISHED if num_unfinished or faults.num else cli.OK
 
 
 def _noting(recordings: Iterator[WholeRecording], statuses: list[str]) -> Iterator[WholeRecording]:

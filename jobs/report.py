@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -14,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from jobs import cli
-from pipeline.errors import one_line
-from pipeline.output.retried import OutputError
-from pipeline.results import exports, report_html
+from pipeline.results import report_html
+from pipeline.results.faults import Faults
 from pipeline.results.report import GroupFigures, Report, make_report
 from pipeline.results.report_source import read_output
+from pipeline.results.text_files import spreadsheet_safe, writing
 
 
 @click.command("report", context_settings=cli.SETTINGS, help=__doc__)
@@ -40,8 +37,12 @@ def report(
     html_file: str | None,
     gpu_hour_usd: float | None,
 ) -> tuple[dict[str, Any], int]:
-    """Print tables on stderr and the figures as one JSON line; write the files asked for."""
-    found = make_report([read_output(path, gpu_hour_usd) for path in outputs])
+    """Print tables on stderr and the figures as one JSON line; write the files asked for.
+
+    Status 1 where something of an output could not be read or scored: a line names it.
+    """
+    faults = Faults()
+    found = make_report([read_output(path, gpu_hour_usd, faults) for path in outputs])
     _print_tables(found)
     totals = as_json(found)
     if json_file:
@@ -51,7 +52,7 @@ def report(
         _write(csv_file, as_csv(found))
     if html_file:
         _write(html_file, report_html.render_report(found, datetime.now(UTC)))
-    return totals, cli.OK
+    return totals, cli.UNFINISHED if faults.num else cli.OK
 
 
 def as_json(found: Report) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def as_csv(found: Report) -> str:
     writer.writerow(["by", *names])
     for kind, figures in _groups(found):
         writer.writerow(
-            [kind, exports.spreadsheet_safe(figures.group), *(getattr(figures, name) for name in names[1:])]
+            [kind, spreadsheet_safe(figures.group), *(getattr(figures, name) for name in names[1:])]
         )
     return text.getvalue()
 
@@ -91,7 +92,7 @@ def _groups(found: Report) -> Iterator[tuple[str, GroupFigures]]:
 
 
 def _print_tables(found: Report) -> None:
-    console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 190, highlight=False)
+    console = cli.console(190)
     shown = Table()
     for table in [report_html.table("Total", [found.total]), *report_html.tables(found)]:
         if not shown.columns:
@@ -115,12 +116,8 @@ def _print_tables(found: Report) -> None:
 
 def _write(path: str, text: str) -> None:
     """Write a file whole or not at all. Raises `OutputError`."""
-    temporary = Path(f"{path}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {one_line(error)}") from error
+    with writing(Path(path)) as file:
+        file.write(text)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -147,17 +146,16 @@ def _group(by: str, languages: dict[str, str]) -> Callable[[str], str] | None:
         return None
     if by == "language":
         return lambda recording_id: languages.get(recording_id, "unknown")
-    return lambda recording_id: recording_id.rpartition("/")[0] or "."
+    return cli.folder_of
 
 
 def _print(outcome: Outcome) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from pipeline.search.report import remarks, search_tables
 
-    console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 190, highlight=False)
+    console = cli.console(190)
     for table in search_tables(outcome):
         shown = Table(*table.header, title=table.title)
         for column in shown.columns[1:]:

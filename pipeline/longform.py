@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.engine.results import WindowResult
     from pipeline.engine.sparsify.level import Level
 from pipeline.engine.audio import SAMPLE_RATE
-from pipeline.engine.languages import UNSPACED_LANGUAGES
+from pipeline.engine.languages import join_texts
 
 MAX_RESUMES = 4  # further windows that may be cut out of one window's tail
 MIN_TAIL_S = 1.0  # speech shorter than this after the last timestamp is not worth another window
@@ -186,7 +186,6 @@ def first_pass_logprob(results: Sequence[PlacedResult]) -> float | None:
     return first.avg_logprob if first.text and first.fallback is None else None
 
 
-def join_text(results: Sequence[PlacedResult], language: str | None) -> str:
-    """The text of windows in the order of time, as their language joins words."""
-    texts = (done.result.text.strip() for done in results)
-    return ("" if language in UNSPACED_LANGUAGES else " ").join(text for text in texts if text)
+def text_of(results: Iterable[PlacedResult]) -> str:
+    """The text of windows in the order of time, as their languages join words."""
+    return join_texts((done.result.text, done.result.text_language) for done in results)

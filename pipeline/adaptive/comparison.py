@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.longform import PlacedResult, first_pass_logprob, join_text
+from pipeline.longform import PlacedResult, first_pass_logprob, text_of
 from pipeline.metrics import wer
 
 Root = tuple[int, float]  # recording and start of a window, the same for the tails cut out of it
@@ -48,7 +48,7 @@ def compare(dense: Sequence[PlacedResult], sparse: Sequence[PlacedResult]) -> Co
     """The results of one window and its tails, decoded both ways."""
     language = dense[0].result.language
     is_same_language = sparse[0].result.language == language
-    counts = wer.count_errors(join_text(dense, language), join_text(sparse, language), language)
+    counts = wer.count_errors(text_of(dense), text_of(sparse), dense[0].result.text_language)
     return Compared(
         num_errors=counts.num_errors,
         num_words=counts.num_reference_words,

@@ -17,11 +17,12 @@ from pipeline.longform import (
     PlacedResult,
     PlacedWindow,
     Transcriber,
-    join_text,
     placed_windows,
+    text_of,
     transcribe_windows,
 )
 from pipeline.metrics import cost
+from pipeline.metrics.shard import sparsity as sparsity_of
 from pipeline.schema import SHARD_RESULT, TRANSCRIPTS, table_of
 
 if TYPE_CHECKING:
@@ -87,14 +88,15 @@ def _transcript(
     """One row of `TRANSCRIPTS`, its counts still null."""
     failed = recording["error_type"] is not None
     probabilities = [done.result.language_probability for done in results]
-    language = results[0].result.language if results else None
+    first = results[0].result if results else None
     values = {
         **recording,
         "shard_id": row["shard_id"].as_py(),
         "status": "failed" if failed else "ok",
-        "language": language,
+        "language": first and first.language,
+        "text_language": first and first.text_language,
         "language_probability": max((p for p in probabilities if p is not None), default=None),
-        "text": None if failed else join_text(results, language),
+        "text": None if failed else text_of(results),
         "segments": None if failed else _segments(results),
         "model": model,
     }
@@ -160,7 +162,7 @@ def _measures(results: list[PlacedResult], engine: Transcriber, shadow_s: float)
         "device_s": math.fsum(r.device_s for r in found) + shadow_s,
         "kept_positions": kept,
         "total_positions": positions,
-        "sparsity_mean": 1 - kept / positions if positions else None,
+        "sparsity_mean": sparsity_of(kept, positions),
         "sparsity_min": min((r.sparsity for r in found), default=None),
         "sparsity_max": max((r.sparsity for r in found), default=None),
         "num_fallback": sum(r.fallback is not None for r in found),

@@ -21,8 +21,8 @@ from pipeline.driver.job import JobMismatch, run_job
 from pipeline.driver.lock import DriverLock
 from pipeline.driver.run_record import new_run_id
 from pipeline.output import files
-from pipeline.output.files import JOB, read_transcripts
-from pipeline.output.store import Store, existing_store, open_store, store_at
+from pipeline.output.files import JOB, existing_store, read_transcripts
+from pipeline.output.store import Store, open_store, store_at
 from pipeline.schema import ARCHIVE_LEDGER, PLAN, table_of
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import MISSING, PASSING, Recording
@@ -178,7 +178,7 @@ def _ledger_rows(output: str, run: str) -> Iterator[dict[str, Any]]:
         if row["status"] == "failed"
     }
     store = existing_store(output)
-    plan = files.parquet_table(store.read("plan/plan-00000.parquet") or b"", PLAN)
+    plan = files.parquet_table(store.read(files.plan_name(0)) or b"", PLAN)
     for row in plan.to_pylist():
         if row["part"] == 0:
             yield {

@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import __version__, planning
-from pipeline.adaptive.summary import summarise_policy
 from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
 from pipeline.dataflow import cluster
 from pipeline.dataflow.workers import choose_workers
@@ -32,6 +31,7 @@ from pipeline.output import attempts, files
 from pipeline.output.files import JOB, plan_name
 from pipeline.output.state import OutputState
 from pipeline.output.store import Store, open_store
+from pipeline.results.report_source import read_output
 from pipeline.results.totals import SUCCESS, job_totals, read_totals, write_totals
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.locations import is_url, without_secrets
@@ -90,7 +90,7 @@ def run_job(request: JobRequest, run: RunOptions) -> dict[str, Any]:
             if ledger.units():
                 _work_off(ledger, request, options, run, record)
             ledger.check_rows()
-        return _finish(ledger, options)
+        return _finish(ledger)
 
 
 def _open_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
@@ -229,24 +229,13 @@ def _state(ledger: OutputState) -> tuple[int, ...]:
     )
 
 
-def _finish(ledger: OutputState, options: JobOptions) -> dict[str, Any]:
-    shards = sorted(ledger.shards())
-    totals = job_totals(
-        str(ledger.store.root),
-        ledger.markers,
-        (ledger.transcripts(shard_id) for shard_id in shards),
-        wall_s=total_wall_s(ledger.store),
-        adaptive=summarise_policy(ledger.store, ledger.markers.to_pylist(), options.wer_budget),
-    )
-    _write_page(ledger.store)
+def _finish(ledger: OutputState) -> dict[str, Any]:
+    from pipeline.results import report, report_html
+
+    facts = read_output(str(ledger.store.root))
+    totals = job_totals(facts, wall_s=total_wall_s(ledger.store))
+    page = report_html.render_report(report.make_report([facts]), datetime.now(UTC))
+    ledger.store.replace(PAGE, page.encode())
     write_totals(ledger.store, totals)
     ledger.store.sweep()
     return totals
-
-
-def _write_page(store: Store) -> None:
-    from pipeline.results import report, report_html
-    from pipeline.results.report_source import read_output
-
-    found = report.make_report([read_output(str(store.root))])
-    store.replace(PAGE, report_html.render_report(found, datetime.now(UTC)).encode())

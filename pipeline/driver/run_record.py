@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
 
+from pipeline.output.files import RUNS_FOLDER
 from pipeline.output.store import Store
 
 SAMPLE_S = 10.0
@@ -30,7 +31,7 @@ class RunRecord:
     def __init__(self, store: Store, run_id: str) -> None:
         self.gpus_held: Callable[[], float] = lambda: 0.0
         self._store = store
-        self._name = f"runs/{run_id}.json"
+        self._name = f"{RUNS_FOLDER}/{run_id}.json"
         self._started = datetime.now(UTC)
         self._last = self._started
         self._gpu_seconds = 0.0
@@ -75,5 +76,5 @@ class RunRecord:
 
 def total_wall_s(store: Store) -> float:
     """Seconds all runs of an output took, those that were killed up to their last sign of life."""
-    contents = (store.read(name) for name in store.names("runs"))
+    contents = (store.read(name) for name in store.names(RUNS_FOLDER))
     return sum(json.loads(content)["wall_s"] for content in contents if content)

@@ -215,6 +215,7 @@ class Engine:
         duration_s = len(work.samples) / SAMPLE_RATE
         has_times = self._options.timestamps and not settled.is_silent
         text = vocabulary.decode(tokens)
+        text_language = "en" if self._options.task == "translate" else work.language
         shared = {
             "avg_logprob": decoding.avg_logprob,
             "no_speech_prob": decoding.no_speech_prob,
@@ -223,7 +224,7 @@ class Engine:
         spans = split_spans(tokens, vocabulary, duration_s)
         words = (
             [None] * len(spans) if times is None
-            else words_of(spans, tokens, times, self._model, work.language)
+            else words_of(spans, tokens, times, self._model, text_language)
         )  # fmt: skip
         segments = tuple(
             Segment(
@@ -240,6 +241,7 @@ class Engine:
             text=text.strip(),
             segments=segments,
             language=work.language,
+            text_language=text_language,
             language_probability=work.language_probability,
             num_tokens=len(tokens),
             kept_positions=decoding.num_positions,

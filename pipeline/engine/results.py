@@ -41,6 +41,7 @@ class Segment:
 class WindowResult:
     """One window's transcript and what it took.
 
+    language: what is spoken, and text_language what is written: English under the task `translate`.
     language_probability is None where the language was given or the model knows only one.
     kept_positions of total_positions encoder positions reached the decoder.
     fallback: None, or what the quality gates made of the window: `dense`, `temperature=0.4`, `loop_cut`,
@@ -55,6 +56,7 @@ class WindowResult:
     text: str
     segments: tuple[Segment, ...]
     language: str | None
+    text_language: str | None
     language_probability: float | None
     avg_logprob: float
     no_speech_prob: float
@@ -72,9 +74,9 @@ class WindowResult:
     def empty(cls, language: str | None) -> WindowResult:
         """Of a window that nothing was decoded from."""
         return cls(
-            text="", segments=(), language=language, language_probability=None, avg_logprob=0.0,
-            no_speech_prob=1.0, compression_ratio=0.0, num_tokens=0, kept_positions=0, total_positions=0,
-            fallback=None, resume_s=None, device_s=0.0,
+            text="", segments=(), language=language, text_language=language,
+            language_probability=None, avg_logprob=0.0, no_speech_prob=1.0, compression_ratio=0.0,
+            num_tokens=0, kept_positions=0, total_positions=0, fallback=None, resume_s=None, device_s=0.0,
         )  # fmt: skip
 
     @property

@@ -43,12 +43,17 @@ def join_measures(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **{name: sum(piece[name] or 0 for piece in pieces) for name in SUMS},
         "kept_positions": kept,
         "total_positions": positions,
-        "sparsity_mean": 1 - kept / positions if positions else None,
+        "sparsity_mean": sparsity(kept, positions),
         "sparsity_min": min((piece["sparsity_min"] for piece in on_device), default=None),
         "sparsity_max": max((piece["sparsity_max"] for piece in on_device), default=None),
         "slowest": cost.slowest_recordings(slow for piece in pieces for slow in piece["slowest"] or ()),
         "started_at": min(piece["started_at"] for piece in pieces),
     }
+
+
+def sparsity(kept_positions: float, total_positions: float) -> float | None:
+    """The share of encoder positions that were dropped; None where there were none."""
+    return 1 - kept_positions / total_positions if total_positions else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +75,7 @@ def with_counts(transcripts: pa.Table, scorable: Sequence[bool]) -> pa.Table:
     rows = transcripts.to_pylist()
     for row, alone in zip(rows, scorable, strict=True):
         if alone and row["reference"] is not None and row["status"] == "ok":
-            counts = wer.count_errors(row["reference"], row["text"], row["language"])
+            counts = wer.count_errors(row["reference"], row["text"], row["text_language"])
             row.update({name: getattr(counts, name) for name in COUNTS})
     return table_of(TRANSCRIPTS, rows)
 

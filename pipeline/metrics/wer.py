@@ -1,7 +1,7 @@
 """Word error counts: the raw text is stored, normalisation happens here, counts come before ratios.
 
-English goes through Whisper's English normaliser, every other language through its basic one. Chinese,
-Japanese and Thai are counted in characters, since they are written without spaces between words.
+English goes through Whisper's English normaliser, every other language through its basic one. Languages
+written without spaces between words are counted in characters.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from functools import cache
 
 import jiwer
 
-CHARACTER_LANGUAGES = frozenset({"zh", "yue", "ja", "th"})
+from pipeline.engine.languages import UNSPACED_LANGUAGES
+
 NORMALISER = "whisper-normalizer (Whisper's English normaliser for en, its basic one otherwise)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How a hypothesis differs from its reference, in words (in characters for `CHARACTER_LANGUAGES`)."""
+    """How a hypothesis differs from its reference, in words (in characters for `UNSPACED_LANGUAGES`)."""
 
     num_hits: int = 0
     num_substitutions: int = 0
@@ -60,7 +61,7 @@ def count_errors(reference: str, hypothesis: str, language: str | None) -> Count
     An empty reference counts every word of the hypothesis as an insertion.
     """
     normalise = _normaliser("en" if language == "en" else "basic")
-    unit = " ".join if language in CHARACTER_LANGUAGES else str
+    unit = " ".join if language in UNSPACED_LANGUAGES else str
     output = jiwer.process_words(
         [unit(_squeeze(normalise(reference), language))], [unit(_squeeze(normalise(hypothesis), language))]
     )
@@ -74,7 +75,7 @@ def count_errors(reference: str, hypothesis: str, language: str | None) -> Count
 
 def _squeeze(text: str, language: str | None) -> str:
     """Single spaces between words; none at all where characters are counted."""
-    return ("" if language in CHARACTER_LANGUAGES else " ").join(text.split())
+    return ("" if language in UNSPACED_LANGUAGES else " ").join(text.split())
 
 
 @cache

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.output.files import parquet_bytes, parquet_table
+from pipeline.output.files import parquet_bytes, parquet_table, shard_name
 from pipeline.output.store import Store
 from pipeline.schema import MEASURES, SHARD_RESULT, TRANSCRIPTS, table_of
 
@@ -30,7 +30,7 @@ MAX_EXCUSED = 3  # a recording that takes its node with it is not tried for ever
 
 def shard_unit(shard_id: int) -> str:
     """The name of a whole shard as a unit of work."""
-    return f"shard-{shard_id:06d}"
+    return shard_name(shard_id)
 
 
 def row_unit(shard_id: int, recording_id: str, part: int) -> str:

@@ -17,7 +17,14 @@ import pyarrow as pa
 from pipeline.errors import UnfinishedError
 from pipeline.metrics import wer
 from pipeline.metrics.shard import RunStamp, metrics_row
-from pipeline.output.files import metrics_name, overflow_name, parquet_bytes, parquet_table, transcripts_name
+from pipeline.output.files import (
+    METRICS_FOLDER,
+    metrics_name,
+    overflow_name,
+    parquet_bytes,
+    parquet_table,
+    transcripts_name,
+)
 from pipeline.output.store import Store
 from pipeline.schema import METRICS, TRANSCRIPTS, table_of
 
@@ -66,8 +73,8 @@ def read_marker(store: Store, shard_id: int, stamp: RunStamp) -> pa.Table:
 def committed(store: Store, fingerprint: str, plan_hash: str) -> pa.Table:
     """All markers of an output as one `METRICS` table, by shard. Raises `ForeignMarker`."""
     markers = []
-    for name in store.names("metrics"):
-        if re.fullmatch(r"metrics/shard-\d{6}\.parquet", name):
+    for name in store.names(METRICS_FOLDER):
+        if re.fullmatch(METRICS_FOLDER + r"/shard-\d{6}\.parquet", name):
             marker = parquet_table(store.read(name) or b"", METRICS)
             _check_marker(marker, name, fingerprint, plan_hash)
             markers.append(marker)

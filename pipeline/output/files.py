@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.output.store import Store, existing_store
+from pipeline.errors import one_line
+from pipeline.output.retried import OutputError
+from pipeline.output.store import Store, store_at
 from pipeline.schema import PLAN, TRANSCRIPTS
 
 JOB = "_job.json"
+PLAN_FOLDER, TRANSCRIPTS_FOLDER, METRICS_FOLDER, RUNS_FOLDER = "plan", "transcripts", "metrics", "runs"
+
+
+def shard_name(shard_id: int) -> str:
+    """The name of a shard, in files and to people."""
+    return f"shard-{shard_id:06d}"
 
 
 def transcripts_name(shard_id: int) -> str:
     """The name of a shard's transcripts in the output."""
-    return f"transcripts/shard-{shard_id:06d}.parquet"
+    return f"{TRANSCRIPTS_FOLDER}/{shard_name(shard_id)}.parquet"
 
 
 def metrics_name(shard_id: int) -> str:
     """The name of a shard's marker in the output."""
-    return f"metrics/shard-{shard_id:06d}.parquet"
+    return f"{METRICS_FOLDER}/{shard_name(shard_id)}.parquet"
 
 
 def overflow_name(shard_id: int) -> str:
     """The name of the plan rows that did not fit into a shard."""
-    return f"plan/overflow-{shard_id:06d}.parquet"
+    return f"{PLAN_FOLDER}/overflow-{shard_id:06d}.parquet"
+
+
+def existing_store(output: str) -> Store:
+    """The store of a job that ran, to be read only. Raises `OutputError` if there is none."""
+    store = store_at(output)
+    try:
+        if store.read(JOB) is not None:
+            return store
+    except OSError as error:
+        raise OutputError(f"{store.root}: cannot be read: {one_line(error)}") from error
+    raise OutputError(f"{store.root}: is not the output of a job")
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -37,11 +56,13 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def parquet_table(content: bytes, schema: pa.Schema) -> pa.Table:
-    """Read back what `parquet_bytes` made, as `schema`; a column that came later is null in an older file.
+    """The columns of `schema` of what `parquet_bytes` made; one that came later is null in an older file.
 
     Without Arrow's threads: now and then they abort the process at its exit (apache/arrow#34314).
     """
-    table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    file = pq.ParquetFile(pa.BufferReader(content))
+    there = set(file.schema_arrow.names)
+    table = file.read([name for name in schema.names if name in there], use_threads=False)
     for field in schema:
         if field.nullable and field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
@@ -57,11 +78,27 @@ def read_overflow(store: Store, shard_ids: Iterable[int]) -> pa.Table:
 
 def plan_name(number: int) -> str:
     """The name of the plan (0) or of its n-th round of overflow in the output."""
-    return f"plan/plan-{number:05d}.parquet"
+    return f"{PLAN_FOLDER}/plan-{number:05d}.parquet"
 
 
-def read_transcripts(output: str) -> Iterator[dict[str, Any]]:
-    """The rows of `TRANSCRIPTS` of an output, shard by shard. Raises `OutputError` if there is no output."""
+def read_transcripts(
+    output: str,
+    *,
+    schema: pa.Schema = TRANSCRIPTS,
+    unreadable: Callable[[str, Exception], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The rows of `TRANSCRIPTS` (or of some of its columns) of an output, shard by shard.
+
+    unreadable: told the name of a file that cannot be read, and why; None: that is raised. Raises
+    `OutputError` if there is no output.
+    """
     store = existing_store(output)
-    for name in store.names("transcripts"):
-        yield from parquet_table(store.read(name) or b"", TRANSCRIPTS).to_pylist()
+    for name in store.names(TRANSCRIPTS_FOLDER):
+        try:
+            rows = parquet_table(store.read(name) or b"", schema).to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            if unreadable is None:
+                raise
+            unreadable(name, error)
+        else:
+            yield from rows

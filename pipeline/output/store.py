@@ -11,10 +11,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.errors import one_line
 from pipeline.output.local_store import LocalStore
 from pipeline.output.object_store import ObjectStore
-from pipeline.output.retried import OutputError
 
 
 class Store(Protocol):
@@ -62,14 +60,3 @@ def open_store(output: str) -> Store:
 def store_at(output: str) -> Store:
     """The store of an output that may not be there, to be read only."""
     return ObjectStore.at(output) if "://" in output else LocalStore(Path(os.path.abspath(output)))
-
-
-def existing_store(output: str) -> Store:
-    """The store of a job that ran, to be read only. Raises `OutputError` if there is none."""
-    store = store_at(output)
-    try:
-        if store.read("_job.json") is not None:
-            return store
-    except OSError as error:
-        raise OutputError(f"{store.root}: cannot be read: {one_line(error)}") from error
-    raise OutputError(f"{store.root}: is not the output of a job")

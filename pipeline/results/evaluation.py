@@ -10,7 +10,8 @@ from typing import Any
 
 from pipeline.metrics import wer
 from pipeline.metrics.intervals import wer_interval
-from pipeline.results import totals
+from pipeline.results.faults import Faults
+from pipeline.results.recordings import WholeRecording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,26 +72,29 @@ class Evaluation:
         }
 
 
-def score_rows(rows: Iterable[Mapping[str, Any]], truths: Mapping[str, Truth]) -> list[ScoredRecording]:
-    """Score the recordings (all parts and channels of one together) that have a truth and did not fail."""
-    recordings: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        if row["recording_id"] in truths:
-            recordings[row["recording_id"]].append(dict(row))
-    return [
-        _score(recording_id, parts, truths[recording_id])
-        for recording_id, parts in sorted(recordings.items())
-        if all(part["status"] == "ok" for part in parts)
-    ]
+def score_recordings(
+    recordings: Iterable[WholeRecording], truths: Mapping[str, Truth], faults: Faults
+) -> list[ScoredRecording]:
+    """Score the recordings that have a truth and did not fail, in the order of their ids.
+
+    One that cannot be scored is one of the `faults`.
+    """
+    scored = []
+    for recording in recordings:
+        truth = truths.get(recording.recording_id)
+        if truth is not None and recording.text is not None:
+            with faults.named(recording.recording_id):
+                scored.append(_score(recording, truth))
+    return sorted(scored, key=lambda one: one.recording_id)
 
 
-def _score(recording_id: str, parts: list[dict[str, Any]], truth: Truth) -> ScoredRecording:
-    text = parts[0]["text"] if len(parts) == 1 else totals.join_text(parts)
-    language = next((part["language"] for part in parts if part["language"]), None)
-    starts = [segment["start_s"] for part in parts for segment in part["segments"]]
+def _score(recording: WholeRecording, truth: Truth) -> ScoredRecording:
+    language, text = recording.language, recording.text or ""
+    counted_in = recording.text_language if recording.is_translated else truth.language or language
+    starts = [segment["start_s"] for segment in recording.segments]
     return ScoredRecording(
-        recording_id=recording_id,
-        counts=wer.count_errors(truth.text, text, truth.language or language),
+        recording_id=recording.recording_id,
+        counts=wer.count_errors(truth.text, text, counted_in),
         has_text=bool(text),
         language_right=None if truth.language is None or language is None else language == truth.language,
         start_errors_s=_start_errors(truth.segment_starts_s or (), starts),

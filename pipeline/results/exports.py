@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from pipeline.errors import one_line
-from pipeline.output.retried import OutputError
 from pipeline.results import subtitles
+from pipeline.results.faults import Faults
 from pipeline.results.recordings import WholeRecording
+from pipeline.results.text_files import open_folder, spreadsheet_safe, writing
 from pipeline.sources.manifests import parse_clip
 
 MAX_NAME_BYTES = 200  # file systems take 255; an ending and a temporary name must fit too
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def _srt(recording: WholeRecording) -> str:
@@ -50,11 +46,6 @@ LINES = {"jsonl": "transcripts.jsonl", "nemo": "manifest.jsonl"}
 FORMATS = (*FILES, *LINES)
 
 
-def spreadsheet_safe(text: str) -> str:
-    """A text as a cell of a table, quoted where a spreadsheet would take it for a formula."""
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
-
-
 def json_line(recording: WholeRecording) -> dict[str, Any]:
     """A recording with all that is known of it; raw text, as it is stored."""
     return {
@@ -67,7 +58,7 @@ def json_line(recording: WholeRecording) -> dict[str, Any]:
 
 JSON_FIELDS = (
     *("recording_id", "uri", "status", "error_type", "error_message", "duration_s"),
-    *("language", "language_probability", "text", "model"),
+    *("language", "language_probability", "text", "model", "text_language"),
 )
 
 
@@ -82,7 +73,7 @@ def nemo_line(recording: WholeRecording, member: str | None) -> dict[str, Any] |
     if member is not None:
         start_s, end_s, _channel = parse_clip(member)
         line |= {"offset": start_s, "duration": round(end_s - start_s, 4)}
-    return line if recording.language is None else {**line, "lang": recording.language}
+    return line if recording.text_language is None else {**line, "lang": recording.text_language}
 
 
 def safe_name(recording_id: str) -> str:
@@ -105,49 +96,42 @@ def _safe_part(part: str) -> str:
     return "_" if text in {"", ".", ".."} else text
 
 
-def write_files(folder: str, kind: str, recordings: Iterable[WholeRecording]) -> int:
+def write_files(folder: str, kind: str, recordings: Iterable[WholeRecording], faults: Faults) -> int:
     """Write a file of `kind` for every recording that did not fail. Returns their number.
 
-    Raises `OutputError` naming a file that cannot be written.
+    A file that cannot be made is one of the `faults`. Raises `OutputError` for the folder.
     """
-    root, num = Path(os.path.realpath(folder)), 0
+    root, num = open_folder(folder), 0
     for recording in recordings:
-        if recording.status == "ok":
-            path = root / f"{safe_name(recording.recording_id)}.{kind}"
-            with _writing(path, root) as file:
-                file.write(FILES[kind](recording))
+        if recording.status != "ok":
+            continue
+        with faults.named(recording.recording_id):
+            text = FILES[kind](recording)
+            with writing(root / f"{safe_name(recording.recording_id)}.{kind}", root) as file:
+                file.write(text)
             num += 1
     return num
 
 
-def write_lines(folder: str, kind: str, recordings: Iterable[WholeRecording], members: dict[str, str]) -> int:
-    """Write one file of JSON lines. Returns their number. Raises `OutputError`."""
-    root, num = Path(os.path.realpath(folder)), 0
-    with _writing(root / LINES[kind], root) as file:
+def write_lines(
+    folder: str, kind: str, recordings: Iterable[WholeRecording], members: Mapping[str, str], faults: Faults
+) -> int:
+    """Write one file of JSON lines. Returns their number.
+
+    A recording that makes no line is one of the `faults`. Raises `OutputError` for the file.
+    """
+    root, num = open_folder(folder), 0
+    with writing(root / LINES[kind], root) as file:
         for recording in recordings:
-            member = members.get(recording.recording_id)
-            line = json_line(recording) if kind == "jsonl" else nemo_line(recording, member)
-            if line is not None:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                num += 1
+            with faults.named(recording.recording_id):
+                line = _line(kind, recording, members)
+                if line is not None:
+                    file.write(line)
+                    num += 1
     return num
 
 
-@contextmanager
-def _writing(path: Path, root: Path) -> Iterator[TextIO]:
-    """A file that appears whole, below `root`, links included. Raises `OutputError`."""
-    temporary = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not Path(os.path.realpath(path.parent)).is_relative_to(root):
-            raise OutputError(f"{path}: a link leads out of {root}")
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            yield file
-        os.replace(temporary, path)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {one_line(error)}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+def _line(kind: str, recording: WholeRecording, members: Mapping[str, str]) -> str | None:
+    member = members.get(recording.recording_id)
+    line = json_line(recording) if kind == "jsonl" else nemo_line(recording, member)
+    return None if line is None else json.dumps(line, ensure_ascii=False) + "\n"

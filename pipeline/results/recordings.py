@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.output import files
-from pipeline.output.files import read_transcripts
-from pipeline.output.store import existing_store
-from pipeline.results import totals
+import pyarrow as pa
+
+from pipeline.engine.languages import join_texts
+from pipeline.output.files import PLAN_FOLDER, existing_store, parquet_table, read_transcripts
+from pipeline.results.faults import Faults
 from pipeline.schema import PLAN, TRANSCRIPTS
+
+PLANNED = pa.schema([PLAN.field(name) for name in ("recording_id", "part", "member")])
+IDS = pa.schema([TRANSCRIPTS.field("recording_id")])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +24,8 @@ class WholeRecording:
 
     It failed if any of its rows did: `text` is null then, and `segments` are those of the other rows. Each
     segment says its `channel`; times are seconds in the recording, `duration_s` is null where no part of it
-    could be decoded.
+    could be decoded. `language` is that of the rows with most speech, `text_language` that of their text:
+    English where it was translated.
     """
 
     recording_id: str
@@ -30,11 +35,18 @@ class WholeRecording:
     error_message: str | None
     duration_s: float | None
     language: str | None
+    text_language: str | None
     language_probability: float | None
     text: str | None
     segments: tuple[dict[str, Any], ...]
     channels: tuple[int, ...]
     model: str
+    reference: str | None
+
+    @property
+    def is_translated(self) -> bool:
+        """Whether the text is in another language than was spoken."""
+        return self.text_language != self.language
 
 
 @dataclass(frozen=True)
@@ -50,45 +62,42 @@ def read_planned(output: str) -> PlannedRecordings:
     store = existing_store(output)
     parts: defaultdict[str, set[int]] = defaultdict(set)
     members: dict[str, str] = {}
-    for name in store.names("plan"):
-        columns = files.parquet_table(store.read(name) or b"", PLAN).select(
-            ["recording_id", "part", "member"]
-        )
-        for row in columns.to_pylist():
+    for name in store.names(PLAN_FOLDER):
+        for row in parquet_table(store.read(name) or b"", PLANNED).to_pylist():
             parts[row["recording_id"]].add(row["part"])
             if row["member"] is not None:
                 members[row["recording_id"]] = row["member"]
     return PlannedRecordings({recording_id: len(found) for recording_id, found in parts.items()}, members)
 
 
-def read_joined(output: str, planned: PlannedRecordings) -> Iterator[WholeRecording]:
+def read_joined(output: str, planned: PlannedRecordings, faults: Faults) -> Iterator[WholeRecording]:
     """The recordings of an output whose planned parts are all there, each as soon as its last row is read.
 
-    Raises `OutputError` if there is no output.
+    What cannot be read or joined is one of the `faults`. Raises `OutputError` if there is no output.
     """
-    num_rows = Counter(_recording_ids(output))
+    ids = read_transcripts(output, schema=IDS, unreadable=lambda *_: None)
+    num_rows = Counter(row["recording_id"] for row in ids)
     pending: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in read_transcripts(output):
+    for row in read_transcripts(output, unreadable=faults.note):
         recording_id = row["recording_id"]
         pending[recording_id].append(row)
         if len(pending[recording_id]) == num_rows[recording_id]:
             rows = pending.pop(recording_id)
             if len({one["part"] for one in rows}) >= planned.num_parts.get(recording_id, 0):
-                yield join_rows(rows)
+                yield from _joined(recording_id, rows, faults)
 
 
-def _recording_ids(output: str) -> Iterator[str]:
-    store = existing_store(output)
-    for name in store.names("transcripts"):
-        table = files.parquet_table(store.read(name) or b"", TRANSCRIPTS)
-        yield from table.column("recording_id").to_pylist()
+def _joined(recording_id: str, rows: list[dict[str, Any]], faults: Faults) -> list[WholeRecording]:
+    with faults.named(recording_id):
+        return [join_rows(rows)]
+    return []
 
 
 def join_rows(rows: list[dict[str, Any]]) -> WholeRecording:
     """Join the rows of `TRANSCRIPTS` of one recording."""
     rows = sorted(rows, key=lambda row: (row["part"], row["channel"]))
     failed = next((row for row in rows if row["status"] == "failed"), None)
-    spoken = next((row for row in rows if row["language"]), rows[0])
+    spoken = _with_most_speech(rows)
     return WholeRecording(
         recording_id=rows[0]["recording_id"],
         uri=rows[0]["uri"],
@@ -97,16 +106,40 @@ def join_rows(rows: list[dict[str, Any]]) -> WholeRecording:
         error_message=failed["error_message"] if failed else None,
         duration_s=_duration_s(rows),
         language=spoken["language"],
+        text_language=_text_language(spoken),
         language_probability=spoken["language_probability"],
         text=None if failed else _text(rows),
         segments=tuple(_segments(rows)),
         channels=tuple(sorted({row["channel"] for row in rows})),
         model=rows[0]["model"],
+        reference=rows[0]["reference"],
     )
 
 
-def _text(rows: list[dict[str, Any]]) -> str:
-    return rows[0]["text"] if len(rows) == 1 else totals.join_text(rows)
+def _with_most_speech(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row of the language that is spoken longest that has most of it; any where none is known."""
+    seconds: defaultdict[str | None, float] = defaultdict(float)
+    for row in rows:
+        if row["language"]:
+            seconds[row["language"]] += row["speech_s"] or 0.0
+
+    def rank(row: Mapping[str, Any]) -> tuple[bool, float, float]:
+        return bool(row["language"]), seconds[row["language"]], row["speech_s"] or 0.0
+
+    return max(rows, key=rank)
+
+
+def _text_language(row: Mapping[str, Any]) -> str | None:
+    return row["text_language"] or row["language"]
+
+
+def _text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The text of parts one after the other; of channels, segment by segment in the order of time."""
+    if len({row["channel"] for row in rows}) == 1:
+        return join_texts((row["text"], _text_language(row)) for row in rows)
+    said = [(one, _text_language(row)) for row in rows for one in row["segments"] or []]
+    said.sort(key=lambda pair: pair[0]["start_s"])
+    return join_texts((segment["text"], language) for segment, language in said)
 
 
 def _duration_s(rows: list[dict[str, Any]]) -> float | None:

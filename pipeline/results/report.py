@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.metrics import cost, intervals, wer
+from pipeline.metrics.shard import sparsity
+from pipeline.output.files import shard_name
 from pipeline.output.retried import OutputError
 from pipeline.results.report_source import Failure, OutputFacts, RecordingCounts, Run, run_name
 from pipeline.schema import COUNTS
@@ -112,7 +114,7 @@ def make_report(outputs: Sequence[OutputFacts]) -> Report:
 
 
 def _shard_name(marker: dict[str, Any], several: bool) -> str:
-    name = f"shard-{marker['shard_id']:06d}"
+    name = shard_name(marker["shard_id"])
     return f"{Path(marker['output']).name}/{name}" if several else name
 
 
@@ -167,7 +169,7 @@ def _figures(
     else:
         counts = wer.total(scored)
         interval = intervals.wer_interval(scored) if scored else None
-    positions, dense_s = total("total_positions"), total("shadow_dense_device_s")
+    dense_s = total("shadow_dense_device_s")
     return GroupFigures(
         group=group,
         num_shards=len(markers),
@@ -183,7 +185,7 @@ def _figures(
         cost_usd_held=held_usd,
         usd_per_audio_hour=_per_hour(usd, audio_s),
         usd_per_audio_hour_held=_per_hour(held_usd, audio_s),
-        sparsity_mean=1 - total("kept_positions") / positions if positions else None,
+        sparsity_mean=sparsity(total("kept_positions"), total("total_positions")),
         num_fallback=int(total("num_fallback")),
         shadow_saved=1 - total("shadow_sparse_device_s") / dense_s if dense_s else None,
         wer=counts.wer,

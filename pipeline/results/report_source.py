@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import Any
 from pipeline.adaptive.summary import summarise_policy
 from pipeline.metrics import cost, wer
 from pipeline.output import commit
-from pipeline.output.files import read_transcripts
-from pipeline.output.store import Store, existing_store
+from pipeline.output.files import JOB, RUNS_FOLDER, existing_store, read_transcripts
+from pipeline.output.store import Store
+from pipeline.results.faults import Faults
 from pipeline.results.recordings import join_rows
 from pipeline.schema import COUNTS
 
@@ -75,20 +77,27 @@ class OutputFacts:
     failures: tuple[Failure, ...]
     adaptive: dict[str, Any] | None  # see `adaptive.summary`
 
+    def total(self, name: str) -> float:
+        """The sum of a column of METRICS over all shards; null counts as 0."""
+        return math.fsum(marker[name] or 0 for marker in self.markers)
+
 
 def run_name(output: str, run_id: str) -> str:
     """A run among those of several outputs."""
     return f"{Path(output).name}/{run_id}"
 
 
-def read_output(path: str, usd_per_gpu_hour: float | None = None) -> OutputFacts:
+def read_output(
+    path: str, usd_per_gpu_hour: float | None = None, faults: Faults | None = None
+) -> OutputFacts:
     """Read an output, finished or not.
 
-    `usd_per_gpu_hour` is the price to count with; None: the one its own shards were counted with. Raises
-    `OutputError` if there is no output, and `ForeignMarker`.
+    `usd_per_gpu_hour` is the price to count with; None: the one its own shards were counted with. What cannot
+    be read or scored is one of the `faults`. Raises `OutputError` if there is no output, and `ForeignMarker`.
     """
+    faults = faults or Faults()
     store = existing_store(path)
-    job = json.loads(store.read("_job.json") or b"{}")
+    job = json.loads(store.read(JOB) or b"{}")
     markers = commit.committed(store, job["fingerprint"], job["plan_hash"]).to_pylist()
     price = usd_per_gpu_hour if usd_per_gpu_hour is not None else _price(markers)
     for marker in markers:
@@ -96,8 +105,8 @@ def read_output(path: str, usd_per_gpu_hour: float | None = None) -> OutputFacts
         if usd_per_gpu_hour is not None:
             marker["cost_usd"] = cost.cost_usd(marker["device_s"], usd_per_gpu_hour, marker["device"])
     by_shard = {marker["shard_id"]: marker for marker in markers}
-    rows = _Rows()
-    for row in read_transcripts(path):
+    rows = _Rows(faults)
+    for row in read_transcripts(path, unreadable=faults.note):
         rows.add(row)
     return OutputFacts(
         path=path,
@@ -118,7 +127,8 @@ def read_output(path: str, usd_per_gpu_hour: float | None = None) -> OutputFacts
 class _Rows:
     """What is kept of the rows of an output while they are read once."""
 
-    def __init__(self) -> None:
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
         self.failed: dict[str, bool] = {}  # by recording_id
         self.failures: dict[str, Failure] = {}  # by cause
         self._counts: list[tuple[int, wer.Counts]] = []
@@ -141,11 +151,19 @@ class _Rows:
     def all_counts(self) -> Iterator[tuple[int, wer.Counts]]:
         """Shard and word counts of every recording that was scored; several rows of one are scored joined."""
         yield from self._counts
-        for rows in self._joint.values():
-            whole = join_rows(rows)
-            if whole.text is not None:
-                counts = wer.count_errors(rows[0]["reference"], whole.text, whole.language)
+        for recording_id, rows in self._joint.items():
+            counts = None
+            with self._faults.named(recording_id):
+                counts = _joint_counts(rows)
+            if counts is not None:
                 yield min(row["shard_id"] for row in rows), counts
+
+
+def _joint_counts(rows: list[dict[str, Any]]) -> wer.Counts | None:
+    whole = join_rows(rows)
+    if whole.text is None:
+        return None
+    return wer.count_errors(rows[0]["reference"], whole.text, whole.text_language)
 
 
 def _price(markers: Sequence[dict[str, Any]]) -> float | None:
@@ -158,7 +176,7 @@ def _price(markers: Sequence[dict[str, Any]]) -> float | None:
 
 
 def _runs(store: Store, path: str, model: str, price: float | None) -> Iterator[Run]:
-    for name in store.names("runs"):
+    for name in store.names(RUNS_FOLDER):
         record = json.loads(store.read(name) or b"{}")
         yield Run(
             output=path,

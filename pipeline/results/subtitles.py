@@ -7,10 +7,10 @@ own, the segment's time is shared out by the length of the words.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 MAX_COLUMNS = 42
@@ -85,10 +85,13 @@ def cues(segments: Iterable[Mapping[str, Any]]) -> list[Cue]:
 
 def shown_until(segments: Sequence[Mapping[str, Any]]) -> list[float]:
     """The end of each of the ordered segments, put off where it would be gone before it is read."""
-    gaps = [after["start_s"] - before["start_s"] for before, after in pairwise(segments)]
+    nexts = [*(segment["start_s"] for segment in segments[1:]), math.inf]
     return [
-        max(segment["end_s"], segment["start_s"] + min(MIN_CUE_S, max(FLOOR_S, gap)))
-        for segment, gap in zip(segments, [*gaps, MIN_CUE_S], strict=True)
+        max(
+            segment["end_s"],
+            segment["start_s"] + min(MIN_CUE_S, max(FLOOR_S, following - segment["start_s"])),
+        )
+        for segment, following in zip(segments, nexts, strict=False)
     ]
 
 

@@ -22,8 +22,8 @@ from pipeline.longform import (
     PlacedWindow,
     Transcriber,
     first_pass_logprob,
-    join_text,
     placed_windows,
+    text_of,
     transcribe_windows,
     window_seed,
 )
@@ -194,7 +194,7 @@ def _trial(
         "start_s": window.start_s,
         "end_s": window.end_s,
         "speech": [edge for span in window.speech for edge in span],
-        "text": join_text(own, found[0].language),
+        "text": text_of(own),
         "language": found[0].language,
         "num_tokens": sum(result.num_tokens for result in found),
         "kept_positions": sum(result.kept_positions for result in found),
@@ -244,7 +244,7 @@ def _failures(
 
 def trials_name(shard_id: int) -> str:
     """The name of a shard's trials in the output."""
-    return f"{FOLDER}/shard-{shard_id:06d}.parquet"
+    return f"{FOLDER}/{files.shard_name(shard_id)}.parquet"
 
 
 def commit_trials(result: pa.Table, *, this_round: RoundContext) -> pa.Table:

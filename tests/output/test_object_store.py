@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.driver.lock import DriverLock, OutputBusy
+from pipeline.output.files import existing_store
 from pipeline.output.object_store import ObjectStore
 from pipeline.output.retried import OutputError
-from pipeline.output.store import existing_store, open_store
+from pipeline.output.store import open_store
 
 s3fs = pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")

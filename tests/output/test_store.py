@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from pipeline.output.files import existing_store
 from pipeline.output.local_store import LocalStore
 from pipeline.output.retried import OutputError
-from pipeline.output.store import existing_store
 
 
 def test_a_published_file_is_never_overwritten(tmp_path):

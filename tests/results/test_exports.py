@@ -230,8 +230,51 @@ def test_no_file_is_written_outside_the_folder(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "x" / "y" / "link").symlink_to(tmp_path / "elsewhere")
     linked = make_output(tmp_path / "out2", [transcript("link/escape", [segment("x")])])
-    assert "a link leads out of" in export(linked, "txt", "--output", tmp_path / "x" / "y", status=2)
+    found = export(linked, "txt", "--output", tmp_path / "x" / "y", status=1)
+    assert (found["num_written"], found["num_faults"]) == (0, 1)
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_recording_without_speech_is_an_empty_file(tmp_path):
+    out = make_output(tmp_path / "out", [transcript("a.wav"), transcript("b.wav", [segment("fine")])])
+    for kind, empty in (
+        ("srt", ""),
+        ("vtt", "WEBVTT\n"),
+        ("txt", ""),
+        ("tsv", "start_s\tend_s\tchannel\ttext\n"),
+    ):
+        assert export(out, kind)["num_written"] == 2
+        assert (out / "export" / f"a.wav.{kind}").read_text() == empty
+        assert "fine" in (out / "export" / f"b.wav.{kind}").read_text()
+
+
+def test_what_cannot_be_written_is_one_line_and_the_others_are_there(tmp_path):
+    odd = transcript("b.wav", [segment("x", start_s=float("nan"))])
+    rows = [transcript("a.wav", [segment("one")]), odd, transcript("c.wav", [segment("two")])]
+    out = make_output(tmp_path / "out", rows)
+    command = [sys.executable, "-m", "jobs.export", str(out), "--format", "srt"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert [line.split(" ", 1)[1].partition(":")[0] for line in done.stderr.splitlines()] == ["b.wav"]
+    assert sorted(path.name for path in (out / "export").iterdir()) == ["a.wav.srt", "c.wav.srt"]
+    assert json.loads(done.stdout)["num_faults"] == 1
+
+
+def test_a_torn_file_of_the_output_is_named_and_the_others_are_exported(tmp_path):
+    out = make_output(tmp_path / "out", [transcript("a.wav", [segment("one")])])
+    (out / "transcripts" / "shard-000001.parquet").write_bytes(b"PAR1 torn")
+    found = export(out, "srt", status=1)
+    assert (found["num_written"], found["num_faults"]) == (1, 1)
+
+
+def test_a_translation_is_english_in_manifests(tmp_path):
+    row = transcript("a.wav", [segment("hello")], language="zh", text_language="en")
+    out = make_output(tmp_path / "out", [row])
+    export(out, "nemo")
+    assert json.loads((out / "export" / "manifest.jsonl").read_text())["lang"] == "en"
+    export(out, "jsonl")
+    line = json.loads((out / "export" / "transcripts.jsonl").read_text())
+    assert (line["language"], line["text_language"]) == ("zh", "en")
 
 
 def test_no_output_is_one_line_and_status_2(tmp_path):
