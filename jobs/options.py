@@ -14,7 +14,6 @@ from pipeline import config
 from pipeline.adaptive.policy_file import PolicyError, PolicyFile, read_policy
 from pipeline.config import (
     ADAPTIVE,
-    ADAPTIVE_SELECTOR,
     DEFAULT_BUDGET,
     JobRequest,
     OptionError,
@@ -22,7 +21,7 @@ from pipeline.config import (
     check_budget,
     check_sparsity,
 )
-from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, MAX_SPARSITY
+from pipeline.engine.options import MAX_SPARSITY
 
 DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
 ROW_OPTIONS = (
@@ -62,7 +61,7 @@ def run_options(given: Mapping[str, Any]) -> config.RunOptions:
     return config.RunOptions(
         min_actors=min_actors,
         max_actors=max_actors,
-        **{name: given[name] for name in RUN_OPTIONS},
+        **{name: given[name] for name in RUN_OPTIONS if name in given},
     )
 
 
@@ -105,18 +104,12 @@ def sparsity_options(
         for name, value in (("sparsify-layer", layer), ("selector", selector)):
             _require(value is None, name, value, "left out with a policy file, which names its own")
         sparsity = f"policy:{sparsity.digest()}"
-    if isinstance(sparsity, str) and wer_budget is None:
-        wer_budget = DEFAULT_BUDGET
-    check_budget(sparsity, wer_budget)
+    check_budget(sparsity, DEFAULT_BUDGET if isinstance(sparsity, str) and wer_budget is None else wer_budget)
     if sparsity == 0.0:
         for name, value in (("sparsify-layer", layer), ("selector", selector)):
             _require(value is None, name, value, "left out at --sparsity 0, which drops nothing")
-    return {
-        "sparsity": sparsity,
-        "wer_budget": wer_budget,
-        "sparsify_layer": DEFAULT_LAYER if layer is None else layer,
-        "selector": selector or (ADAPTIVE_SELECTOR if sparsity == ADAPTIVE else DEFAULT_SELECTOR),
-    }
+    given = {"wer_budget": wer_budget, "sparsify_layer": layer, "selector": selector}
+    return {"sparsity": sparsity, **{name: value for name, value in given.items() if value is not None}}
 
 
 def parse_actors(text: str) -> tuple[int | None, int | None]:

@@ -9,14 +9,13 @@ import click
 
 from jobs import cli, options
 from pipeline import config
-from pipeline.config import JobRequest, OptionError
+from pipeline.config import JobOptions, JobRequest, OptionError
 from pipeline.engine.options import DEFAULT_SELECTOR, DTYPES, SELECTORS
 from pipeline.search.settings import PRESETS, Preset, grid
 
 if TYPE_CHECKING:
     from pipeline.search.report import Outcome
 
-DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
 GRID = ("layers", "sparsities", "shares", "selectors")
 
 
@@ -47,8 +46,10 @@ def _selectors(_context: click.Context, _parameter: click.Parameter, text: str) 
 @click.argument("inputs", nargs=-1, required=True, metavar="CORPUS...")
 @click.option("--references", required=True, help="TSV, CSV, JSONL or Parquet with audio_filepath and text; "
               "languages and segments in it are used too.")  # fmt: skip
-@click.option("--output", required=True, help="Folder, or s3:// URL; the same again goes on with it.")
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name on the hub, a folder, or demo.")
+@click.option("--output", required=True, help="Folder or s3:// URL. Run again with the same one to resume.")
+@click.option(
+    "--model", default=options.DEFAULT_MODEL, show_default=True, help="Name on the hub, a folder, or demo."
+)
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="A question and the settings that "
               "answer it.  [default: paper, unless settings are given]")  # fmt: skip
 @click.option("--layers", callback=_numbers(int), help="Scoring layers to try, e.g. 1,2.  [default: 2]")
@@ -56,11 +57,16 @@ def _selectors(_context: click.Context, _parameter: click.Parameter, text: str) 
 @click.option("--shares", callback=_numbers(float),
               help="Positions to keep for each that carries sound, e.g. 0.85,0.7.")  # fmt: skip
 @click.option("--selectors", callback=_selectors, help="Rules to try.  [default: attention]")
-@click.option("--wer-budget", default=0.01, type=click.FloatRange(min=0), show_default=True,
+@click.option("--wer-budget", default=config.DEFAULT_BUDGET, type=click.FloatRange(min=0), show_default=True,
               help="Word edits per dense word that sparsification may cost.")  # fmt: skip
 @click.option("--by", type=click.Choice(["all", "folder", "language"]),
               help="Also a table for each group.  [default: all; language for that preset]")  # fmt: skip
-@click.option("--language", default="auto", show_default=True, help="A code such as en; auto: by recording.")
+@click.option(
+    "--language",
+    default=JobOptions.language,
+    show_default=True,
+    help="A code such as en; auto: by recording.",
+)
 @click.option("--voice-activity", default="on", type=click.Choice(["on", "off"]), show_default=True,
               help="off: consecutive windows of 30 s.")  # fmt: skip
 @click.option(
@@ -85,7 +91,7 @@ def search(**given: Any) -> tuple[dict[str, Any], int]:
         preset=preset,
         shard_hours=given["shard_hours"],
     )
-    found = run_search(request, _run_options(given))
+    found = run_search(request, options.run_options(given))
     outcome = report.judge_search(
         found,
         question=preset.question,
@@ -122,21 +128,10 @@ def _job_request(given: dict[str, Any]) -> JobRequest:
         references=given["references"],
         options={
             "sparsity": 0.0,
-            "sparsify_layer": 1,
+            "sparsify_layer": 1,  # every model has it
             "language": given["language"],
-            "task": "transcribe",
             "voice_activity": given["voice_activity"] == "on",
         },
-    )
-
-
-def _run_options(given: dict[str, Any]) -> config.RunOptions:
-    min_actors, max_actors = given["actors"]
-    return config.RunOptions(
-        batch_size=given["batch_size"],
-        min_actors=min_actors,
-        max_actors=max_actors,
-        gpus_per_actor=given["gpus_per_actor"],
     )
 
 

@@ -9,6 +9,7 @@ import click
 from jobs import cli, options
 from jobs.options import DEFAULT_MODEL, job_request, run_options, status
 from pipeline import config
+from pipeline.config import JobOptions, RunOptions
 from pipeline.driver.job import run_job
 from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, DTYPES, OFFERED, TASKS
 from pipeline.output.files import read_transcripts
@@ -16,11 +17,11 @@ from pipeline.output.files import read_transcripts
 
 @click.command(context_settings=cli.SETTINGS, help=__doc__)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--output", required=True, help="Folder, or s3:// URL; the same again goes on with it.")
+@click.option("--output", required=True, help="Folder or s3:// URL. Run again with the same one to resume.")
 @click.option(
     "--model", default=DEFAULT_MODEL, show_default=True, help="Name on the hub, folder or its URL, or demo."
 )
-@click.option("--sparsity", default=config.ADAPTIVE, callback=options.parsed(options.parse_sparsity),
+@click.option("--sparsity", default=JobOptions.sparsity, callback=options.parsed(options.parse_sparsity),
               show_default=True, metavar="adaptive|NUMBER|FILE",
               help="Share of encoder positions dropped, 0 to 0.95; adaptive or a policy file: as much as "
               "--wer-budget allows.")  # fmt: skip
@@ -39,14 +40,15 @@ from pipeline.output.files import read_transcripts
     help="The rule that chooses the positions kept.  "
     f"[default: {DEFAULT_SELECTOR}; adaptive: {config.ADAPTIVE_SELECTOR}]",
 )
-@click.option("--language", default="auto", show_default=True, help="A code such as en; auto: by recording.")
-@click.option("--task", default="transcribe", type=click.Choice(TASKS), show_default=True)
+@click.option("--language", default=JobOptions.language, show_default=True,
+              help="A code such as en; auto: by recording.")  # fmt: skip
+@click.option("--task", default=JobOptions.task, type=click.Choice(TASKS), show_default=True)
 @click.option("--initial-prompt", help="Text put before every window, e.g. names to expect.")
 @click.option("--word-timestamps", is_flag=True, help="Store when each word was said.")
 @click.option("--voice-activity", default="on", type=click.Choice(["on", "off"]), show_default=True,
               help="off: consecutive windows of 30 s.")  # fmt: skip
-@click.option("--channels", default="mix", type=click.Choice(config.CHANNELS), show_default=True,
-              help="split: a row for each channel.")  # fmt: skip
+@click.option("--channels", default=JobOptions.channels, type=click.Choice(config.CHANNELS),
+              show_default=True, help="split: a row for each channel.")  # fmt: skip
 @click.option("--references", help="TSV, CSV, JSONL or Parquet with audio_filepath and text.")
 @click.option(
     "--batch-size", default="auto", callback=options.parsed(options.parse_batch_size), show_default=True
@@ -58,10 +60,14 @@ from pipeline.output.files import read_transcripts
     "--gpus-per-actor", type=click.FloatRange(min=0), help="0: on CPUs.  [default: 1 where there are GPUs]"
 )
 @click.option("--all-files", is_flag=True, help="Take files without a media extension too.")
-@click.option("--shard-hours", default=1.0, show_default=True, help="Hours of audio in a shard.")
-@click.option("--max-hours", default=24.0, show_default=True, help="Longest recording taken.")
-@click.option("--gpu-hour-usd", default=3.5, type=click.FloatRange(min=0), show_default=True)
-@click.option("--max-failed", default=0.01, type=click.FloatRange(0, 1), show_default=True,
+@click.option(
+    "--shard-hours", default=JobOptions.shard_hours, show_default=True, help="Hours of audio in a shard."
+)
+@click.option("--max-hours", default=JobOptions.max_hours, show_default=True, help="Longest recording taken.")
+@click.option(
+    "--gpu-hour-usd", default=RunOptions.gpu_hour_usd, type=click.FloatRange(min=0), show_default=True
+)
+@click.option("--max-failed", default=RunOptions.max_failed, type=click.FloatRange(0, 1), show_default=True,
               help="Share of recordings that may fail before the status is 1.")  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Run failed rows again.")
 @click.option("--print-transcripts", is_flag=True, help="Print every transcript when done.")

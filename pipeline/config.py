@@ -6,8 +6,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, MAX_SPARSITY, SELECTORS, TASKS
@@ -15,7 +15,6 @@ from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.adaptive.policy_file import PolicyFile
-    from pipeline.longform import Transcriber
     from pipeline.sources.recording import Recording
 
 CHANNELS = ("mix", "split")
@@ -48,10 +47,10 @@ class JobOptions:
     dtype: str
     engine_version: str
     schema_version: int = 1
-    sparsity: float | str = 0.0  # a share of positions, `adaptive`, or `policy:` and the hash of a policy
-    wer_budget: float | None = None  # word edits per dense word; None at a fixed sparsity
+    sparsity: float | str = ADAPTIVE  # a share of positions, `adaptive`, or `policy:` and a policy's hash
+    wer_budget: float | None = None  # word edits per dense word; `DEFAULT_BUDGET` but at a fixed sparsity
     sparsify_layer: int = DEFAULT_LAYER
-    selector: str = DEFAULT_SELECTOR
+    selector: str = "auto"  # `ADAPTIVE_SELECTOR` where adaptive, else `DEFAULT_SELECTOR`
     language: str = "auto"
     task: str = "transcribe"
     initial_prompt: str | None = None
@@ -62,7 +61,12 @@ class JobOptions:
     max_hours: float = 24.0
 
     def __post_init__(self) -> None:
-        """Check every field whose range does not depend on the model."""
+        """Choose what goes with the sparsity; check every field whose range is the same for all models."""
+        if isinstance(self.sparsity, str) and self.wer_budget is None:
+            object.__setattr__(self, "wer_budget", DEFAULT_BUDGET)
+        if self.selector == "auto":
+            selector = ADAPTIVE_SELECTOR if self.sparsity == ADAPTIVE else DEFAULT_SELECTOR
+            object.__setattr__(self, "selector", selector)
         if not isinstance(self.sparsity, str):
             check_sparsity(self.sparsity)
         check_budget(self.sparsity, self.wer_budget)
@@ -93,21 +97,22 @@ class JobOptions:
         """Name the first option whose stored value differs, with both values; None if none does."""
         for name, value in self.as_dict().items():
             if stored.get(name) != value:
-                return f"--{name.replace('_', '-')}: {stored.get(name)} there, {value} now"
+                return f"--{name.replace('_', '-')} was {stored.get(name)} and is now {value}"
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobRequest:
-    """What a user asks for. `options` holds the fields of `JobOptions` but those that `auto` resolves.
+    """What a user asks for.
 
-    `recordings` is what to transcribe of the inputs; None: all that is found there.
+    `options` holds fields of `JobOptions` that differ from their defaults; the first four are never among
+    them. `recordings` is what to transcribe of the inputs; None: all that is found there.
     """
 
     inputs: tuple[str, ...]
     output: str
     model: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "auto"
     references: str | None = None
     all_files: bool = False
@@ -117,11 +122,7 @@ class JobRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run is carried out: none of it can change a row, so none of it is in the fingerprint.
-
-    load: makes the engine inside an actor, of (JobOptions, RunOptions, Workers); None: the job's model. A
-    benchmark gives another.
-    """
+    """How a run is carried out: none of it can change a row, so none of it is in the fingerprint."""
 
     batch_size: int | None = None  # None: chosen for the device
     min_actors: int | None = None  # None: one on a CPU, the GPUs of a cluster otherwise
@@ -130,7 +131,6 @@ class RunOptions:
     gpu_hour_usd: float = 3.5
     max_failed: float = 0.01
     retry_failed: bool = False
-    load: Callable[..., Transcriber] | None = None
 
 
 def check_positive(option: str, value: float) -> None:

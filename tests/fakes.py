@@ -79,3 +79,22 @@ def audio_table(recordings, windows, *, overflow=(), samples=None):
         "overflow": list(overflow),
     }  # fmt: skip
     return schema.table_of(schema.SHARD_AUDIO, [row])
+
+
+def round_context(store, **changes):
+    """A round of one actor with a fake engine, for stages that are called as they are."""
+    from pipeline.dataflow.stages import RoundContext, TranscribeShard, commit_result
+    from pipeline.dataflow.workers import Workers
+    from pipeline.metrics.shard import RunStamp
+    from pipeline.reading.shard_reader import ReadOptions
+
+    values = {
+        "store": store, "round_id": "run-1", "load": FakeEngine, "language": "en", "work": TranscribeShard,
+        "commit": commit_result,
+        "stamp": RunStamp(run_id="run", fingerprint="f", plan_hash="p", gpu_hour_usd=1.0),
+        "reading": ReadOptions(voice_activity=False, channels="mix", max_hours=24.0, shard_hours=1.0),
+        "workers": Workers(
+            min_actors=1, max_actors=1, gpus_per_actor=0.0, actor_cpus=0.5, threads_per_actor=1
+        ),
+    }  # fmt: skip
+    return RoundContext(**(values | changes))

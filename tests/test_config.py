@@ -9,7 +9,7 @@ from pipeline.adaptive.policy_file import PolicyFile, write_policy
 from pipeline.config import JobOptions, OptionError
 from pipeline.engine.sparsify.level import Level
 
-OPTIONS = JobOptions(model="demo", model_revision="r", dtype="float32", engine_version="1")
+OPTIONS = JobOptions(model="demo", model_revision="r", dtype="float32", engine_version="1", sparsity=0.0)
 ADAPTIVE = {"sparsity": "adaptive", "wer_budget": 0.01}
 POLICY = PolicyFile(model="demo", model_revision="r", levels=(Level(share=1.0),), start=1)
 OTHER = {
@@ -42,14 +42,14 @@ def test_the_kind_of_adaptive_sparsity_and_its_budget_change_the_fingerprint():
     ]
     assert len({replace(OPTIONS, **kind).fingerprint() for kind in [{}, *kinds]}) == 5
     message = replace(OPTIONS, **kinds[1]).difference(replace(OPTIONS, **ADAPTIVE).as_dict())
-    assert message == "--wer-budget: 0.01 there, 0.02 now"
+    assert message == "--wer-budget was 0.01 and is now 0.02"
 
 
 @pytest.mark.parametrize("name", OTHER)
 def test_a_difference_names_the_option(name):
     message = replace(OPTIONS, **{name: OTHER[name]}).difference(OPTIONS.as_dict())
     assert message is not None
-    assert message.startswith(f"--{name.replace('_', '-')}: ")
+    assert message.startswith(f"--{name.replace('_', '-')} was ")
 
 
 def test_equal_options_do_not_differ():
@@ -130,9 +130,15 @@ def test_options_of_sparsity_that_do_nothing_are_refused(arguments, message):
         options.sparsity_options(*arguments)
 
 
+def with_sparsity(*arguments):
+    asked = options.sparsity_options(*arguments)
+    return JobOptions(model="demo", model_revision="r", dtype="float32", engine_version="1", **asked)
+
+
 def test_the_budget_is_one_in_a_hundred_unless_it_is_given():
-    assert options.sparsity_options("adaptive", None, None, None)["wer_budget"] == 0.01
-    assert options.sparsity_options(0.0, None, None, None)["wer_budget"] is None
+    assert with_sparsity("adaptive", None, None, None).wer_budget == 0.01
+    assert with_sparsity("adaptive", 0.02, None, None).wer_budget == 0.02
+    assert with_sparsity(0.0, None, None, None).wer_budget is None
 
 
 @pytest.mark.parametrize(
@@ -140,4 +146,9 @@ def test_the_budget_is_one_in_a_hundred_unless_it_is_given():
     [("adaptive", None, "stride"), (0.5, None, "attention"), ("adaptive", "energy", "energy")],
 )
 def test_the_rule_is_the_papers_but_for_adaptive_unless_one_is_asked_for(sparsity, asked, selector):
-    assert options.sparsity_options(sparsity, None, None, asked)["selector"] == selector
+    assert with_sparsity(sparsity, None, None, asked).selector == selector
+
+
+def test_a_job_without_options_has_every_default():
+    found = JobOptions(model="demo", model_revision="r", dtype="float32", engine_version="1")
+    assert found == with_sparsity("adaptive", None, None, None)

@@ -40,7 +40,7 @@ def refuse_if_stalled(shard_id: int, policy: JobPolicy, store: Store, round_id: 
     if policy.start == 0 or epoch < LAG or store.read(f"{STALLED}/{round_id}") is None:
         return
     if store.read(epoch_name(epoch)) is None:
-        raise Stalled(f"shard {shard_id}: its level waits for a shard that was lost; left to the next round")
+        raise Stalled(f"shard {shard_id}: waits for a lost shard to decide its level; runs in the next round")
 
 
 def forget_stall(store: Store, round_id: str) -> None:

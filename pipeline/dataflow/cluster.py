@@ -100,7 +100,7 @@ def refuse_open_head(dashboard: str | None) -> None:
         return
     if takes_jobs_of_strangers(dashboard):
         raise ClusterError(
-            f"http://{dashboard}: the head of this cluster runs jobs of anyone who reaches it; start it with "
+            f"http://{dashboard}: this Ray head accepts jobs without a token; start it with "
             f"RAY_AUTH_MODE=token, or set {OPEN_HEAD}=allow if a network policy keeps strangers away"
         )
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 import ray
@@ -20,33 +19,19 @@ import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext
 
 from pipeline.dataflow.cluster import ClusterError
-from pipeline.dataflow.stages import RoundContext, TranscribeShard, commit_result, read_shard
-from pipeline.dataflow.workers import COMMIT_CPUS, READ_CPUS, Workers
+from pipeline.dataflow.stages import RoundContext, read_shard
+from pipeline.dataflow.workers import COMMIT_CPUS, READ_CPUS
 from pipeline.errors import one_line
-from pipeline.reading.shard_reader import ReadOptions
 from pipeline.schema import SHARD_PLAN
 
 
-def run_round(
-    units: Iterable[pa.Table],
-    *,
-    reading: ReadOptions,
-    load_engine: Callable[[], Any],
-    language: str,
-    workers: Workers,
-    this_round: RoundContext,
-    work: type = TranscribeShard,
-    commit: Callable[..., pa.Table] = commit_result,
-) -> Iterator[pa.Table]:
-    """One pass over units of work (`SHARD_PLAN` rows).
-
-    work, commit: what the actors do with a decoded shard, and what makes of it what is on disk; they are
-    called as `TranscribeShard` (by several threads at once) and `commit_result` are. load_engine makes what
-    `work` needs, in the actor.
+def run_round(units: Iterable[pa.Table], this_round: RoundContext) -> Iterator[pa.Table]:
+    """One pass over units of work (`SHARD_PLAN` rows): `this_round.work` on each, by several threads at once.
 
     Yields the markers of shards as they are committed. Raises `ClusterError` if Ray cannot carry the round
     out at all, e.g. because no actor can load the model.
     """
+    workers = this_round.workers
     _configure_ray_data()
     actors = _Actors(this_round.round_id)
     with warnings.catch_warnings():
@@ -54,15 +39,15 @@ def run_round(
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
         shards = ray.data.from_arrow([unit.cast(SHARD_PLAN) for unit in units])
         audio = shards.map_batches(
-            partial(read_shard, options=reading, this_round=this_round),
+            partial(read_shard, this_round=this_round),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=READ_CPUS,
             max_retries=0,
         )
         results = audio.map_batches(
-            work,
-            fn_constructor_kwargs={"load": load_engine, "language": language, "this_round": this_round},
+            this_round.work,
+            fn_constructor_args=(this_round,),
             compute=ActorPoolStrategy(
                 min_size=workers.min_actors,
                 max_size=workers.max_actors,
@@ -79,7 +64,7 @@ def run_round(
             ray_remote_args_fn=actors.next_name,
         )
         markers = results.map_batches(
-            partial(commit, this_round=this_round),
+            partial(this_round.commit, this_round=this_round),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=COMMIT_CPUS,

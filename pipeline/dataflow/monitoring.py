@@ -34,9 +34,9 @@ RTFX = ("earshard_shard_rtfx", "Seconds of audio per device second in the last s
 SPARSITY = ("earshard_shard_sparsity", "Share of positions dropped in the last shard of a process.")
 
 
-def commit_and_count(result: pa.Table, *, commit: Callable[..., pa.Table], this_round: Any) -> pa.Table:
+def commit_and_count(result: pa.Table, this_round: Any, *, commit: Callable[..., pa.Table]) -> pa.Table:
     """The commit stage of a job, watched: the marker that `commit` makes of a result, counted."""
-    marker = commit(result, this_round=this_round)
+    marker = commit(result, this_round)
     for row in marker.to_pylist():
         count(row, _causes(result) if row["num_failed"] else {})
     return marker

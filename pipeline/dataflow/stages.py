@@ -25,6 +25,7 @@ from pipeline.adaptive.job_policy import JobPolicy
 from pipeline.adaptive.shadow import ShardLevel
 from pipeline.dataflow.shared_lock import SharedLock
 from pipeline.dataflow.transcription import transcribe_shard
+from pipeline.dataflow.workers import Workers
 from pipeline.longform import Transcriber
 from pipeline.metrics import shard
 from pipeline.output import attempts, commit, files
@@ -42,11 +43,22 @@ DEADLINE_PER_AUDIO_S = {"cuda": 2.0, "cpu": 30.0}  # two shards share a GPU
 
 @dataclass(frozen=True, kw_only=True)
 class RoundContext:
-    """What every stage of one pass over the unfinished shards knows."""
+    """One pass over units of work, as the graph and every stage of it know it.
+
+    round_id: starts with the run's id. load: makes what `work` needs, in the actor: the engine. work: the
+    class whose instances work on decoded shards, e.g. `TranscribeShard`. commit: makes of what they return
+    what is on disk, as `commit_result` does.
+    """
 
     store: Store
     stamp: shard.RunStamp
-    round_id: str  # starts with the run's id
+    round_id: str
+    reading: ReadOptions
+    load: Callable[[], Any]
+    language: str
+    workers: Workers
+    work: Callable[[RoundContext], Callable[[pa.Table], pa.Table]]
+    commit: Callable[..., pa.Table]
     node: Callable[[], str] = str  # the name of the node that it is called on, "" where there is but one
     policy: JobPolicy | None = None  # of adaptive sparsity; None: as sparse as the engine was made
     calibration: CalibrationTask | None = None  # the units are a sample, and nothing is transcribed
@@ -56,14 +68,14 @@ class RoundContext:
         return attempts.marked(self.store, unit, self.round_id, self.node())
 
 
-def read_shard(plan: pa.Table, *, options: ReadOptions, this_round: RoundContext) -> pa.Table:
+def read_shard(plan: pa.Table, this_round: RoundContext) -> pa.Table:
     """Decode one shard: a row of `SHARD_PLAN` in, a row of `SHARD_AUDIO` out."""
     row = _only_row(plan)
     if this_round.policy is not None:
         refuse_if_stalled(row["shard_id"], this_round.policy, this_round.store, this_round.round_id)
     unit = attempts.unit_of(row["shard_id"], row["attempt"], row["rows"])
     with this_round.marked(unit):
-        audio = _reader(options).read(row["shard_id"], row["attempt"], row["rows"])
+        audio = _reader(this_round.reading).read(row["shard_id"], row["attempt"], row["rows"])
     for recording in audio.column("recordings")[0].as_py():
         if recording["error_type"] is not None:
             log.warning("%s: %s", recording["error_type"], recording["error_message"])
@@ -87,49 +99,69 @@ def _reader(options: ReadOptions) -> ShardReader:
 class TranscribeShard:
     """Run the engine on one decoded shard: a row of `SHARD_AUDIO` in, a row of `SHARD_RESULT` out.
 
-    In a round that calibrates, it is a unit of the sample, and a row of `SAMPLE_RESULT`.
-
-    The engine is made by the actor that owns it. Several threads may call at once and share the engine; a
-    shard whose first attempt did not come back is alone in the process, so that it drags nobody with it.
-    A call that outlives its deadline ends the process: Ray starts another actor, and the attempts that were
-    marked count.
+    The engine is made by the actor that owns it. Several threads may call at once and share the engine.
     """
 
-    def __init__(self, *, load: Callable[[], Transcriber], language: str, this_round: RoundContext) -> None:
-        self._engine = load()
-        self._language = language
+    def __init__(self, this_round: RoundContext) -> None:
         self._round = this_round
-        self._sharing = SharedLock()
+        self._engine: Transcriber = this_round.load()
+        self._attempts = _Attempts(this_round, self._engine.device)
 
     def __call__(self, audio: pa.Table) -> pa.Table:
-        shard_id, attempt = (audio.column(name)[0].as_py() for name in ("shard_id", "attempt"))
-        rows = audio.column("recordings")[0].as_py() or audio.column("overflow")[0].as_py()
-        unit = attempts.unit_of(shard_id, attempt, rows)
-        deadline_s = self._deadline_s(sum(row["duration_s"] or 0.0 for row in rows))
-        sparsity = self._sparsity(shard_id)
-        door = self._sharing.shared if attempt == 1 else self._sharing.exclusive
-        with door(), self._round.marked(unit), _deadline(unit, deadline_s):
-            if self._round.calibration is not None:
-                return self._calibrate(audio, self._round.calibration, shard_id)
-            return transcribe_shard(audio, self._engine, language=self._language, sparsity=sparsity)
+        sparsity = self._sparsity(audio.column("shard_id")[0].as_py())
+        with self._attempts.at(audio):
+            return transcribe_shard(audio, self._engine, language=self._round.language, sparsity=sparsity)
 
     def _sparsity(self, shard_id: int) -> ShardLevel | None:
         """The level that is decided for a shard; waited for outside of any mark, since nothing is tried."""
         policy = self._round.policy
         return None if policy is None else level_of(shard_id, policy, self._round.store, self._round.round_id)
 
-    def _calibrate(self, audio: pa.Table, calibration: CalibrationTask, shard_id: int) -> pa.Table:
-        return calibrate_unit(
-            audio,
-            self._engine,
-            unit=sample_number(shard_id),
-            language=self._language,
-            ladder=calibration.ladder,
-            max_errors=calibration.max_errors,
-        )
 
-    def _deadline_s(self, audio_s: float) -> float:
-        return DEADLINE_BASE_S + audio_s * DEADLINE_PER_AUDIO_S[self._engine.device.partition(":")[0]]
+class CalibrateShard:
+    """Decode a unit of the calibration's sample at every level: `SHARD_AUDIO` in, `SAMPLE_RESULT` out."""
+
+    def __init__(self, this_round: RoundContext) -> None:
+        assert this_round.calibration is not None
+        self._language, self._task = this_round.language, this_round.calibration
+        self._engine: Transcriber = this_round.load()
+        self._attempts = _Attempts(this_round, self._engine.device)
+
+    def __call__(self, audio: pa.Table) -> pa.Table:
+        with self._attempts.at(audio):
+            return calibrate_unit(
+                audio,
+                self._engine,
+                unit=sample_number(audio.column("shard_id")[0].as_py()),
+                language=self._language,
+                ladder=self._task.ladder,
+                max_errors=self._task.max_errors,
+            )
+
+
+class _Attempts:
+    """Attempts at units in one process, each marked while it lasts.
+
+    A shard whose first attempt did not come back is alone in the process, so that it drags nobody with it. A
+    call that outlives its deadline ends the process: Ray starts another, and the attempts that were marked
+    count.
+    """
+
+    def __init__(self, this_round: RoundContext, device: str) -> None:
+        self._round, self._sharing = this_round, SharedLock()
+        self._deadline_per_audio_s = DEADLINE_PER_AUDIO_S[device.partition(":")[0]]
+
+    @contextmanager
+    def at(self, audio: pa.Table) -> Iterator[None]:
+        """An attempt at a unit, a row of `SHARD_AUDIO`."""
+        shard_id, attempt = (audio.column(name)[0].as_py() for name in ("shard_id", "attempt"))
+        rows = audio.column("recordings")[0].as_py() or audio.column("overflow")[0].as_py()
+        unit = attempts.unit_of(shard_id, attempt, rows)
+        audio_s = sum(row["duration_s"] or 0.0 for row in rows)
+        door = self._sharing.shared if attempt == 1 else self._sharing.exclusive
+        deadline_s = DEADLINE_BASE_S + audio_s * self._deadline_per_audio_s
+        with door(), self._round.marked(unit), _deadline(unit, deadline_s):
+            yield
 
 
 @contextmanager
@@ -148,7 +180,7 @@ def _deadline(unit: str, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def commit_result(result: pa.Table, *, this_round: RoundContext) -> pa.Table:
+def commit_result(result: pa.Table, this_round: RoundContext) -> pa.Table:
     """Commit one shard, or keep one piece of a shard: a row of `SHARD_RESULT` in, `METRICS` out.
 
     A piece has no metrics of its own: its table is empty.
@@ -169,7 +201,7 @@ def commit_result(result: pa.Table, *, this_round: RoundContext) -> pa.Table:
     )
 
 
-def commit_sample(result: pa.Table, *, this_round: RoundContext) -> pa.Table:
+def commit_sample(result: pa.Table, this_round: RoundContext) -> pa.Table:
     """Keep a unit of the calibration's sample: a row of `SAMPLE_RESULT` in, and no `METRICS` out."""
     row = _only_row(result.select(SAMPLE_RESULT.names))
     content = files.parquet_bytes(table_of(SAMPLE, row["windows"]))

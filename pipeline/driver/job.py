@@ -6,8 +6,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -17,19 +16,18 @@ import pyarrow as pa
 
 from pipeline import __version__, planning
 from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
-from pipeline.dataflow import cluster
-from pipeline.dataflow.workers import choose_workers
+from pipeline.dataflow.workers import Workers
 from pipeline.driver.lock import DriverLock
 from pipeline.driver.model import load_engine, resolve_options
 from pipeline.driver.progress import JobProgress
-from pipeline.driver.rounds import Rounds
+from pipeline.driver.rounds import JobRounds, open_rounds
 from pipeline.driver.run_record import RunRecord, new_run_id, total_wall_s
 from pipeline.engine.model.snapshot import BUNDLED
-from pipeline.errors import UnfinishedError
+from pipeline.longform import Transcriber
 from pipeline.metrics import shard
-from pipeline.output import attempts, files
+from pipeline.output import files
 from pipeline.output.files import JOB, plan_name
-from pipeline.output.state import OutputState
+from pipeline.output.state import OutputState, WorkUnit
 from pipeline.output.store import Store, open_store
 from pipeline.results.report_source import read_output
 from pipeline.results.totals import SUCCESS, job_totals, read_totals, write_totals
@@ -40,8 +38,9 @@ from pipeline.sources.references import References, read_references
 
 PAGE = "report.html"
 NAMES_SHOWN = 5
-MAX_IDLE_ROUNDS = 3  # what waited in a process that was killed carries no mark: its round may achieve nothing
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "soundfile", "av", "soxr", "silero-vad", "jiwer")
+# Makes the engine inside the actor that owns it.
+Load = Callable[[JobOptions, RunOptions, Workers], Transcriber]
 log = logging.getLogger("earshard")
 
 
@@ -49,12 +48,10 @@ class JobMismatch(OptionError):
     """The output belongs to a job with other inputs or options; the message names what differs."""
 
 
-class Unfinished(UnfinishedError):
-    """Work is left that no round could do; running the same command again goes on."""
+def run_job(request: JobRequest, run: RunOptions, *, load: Load | None = None) -> dict[str, Any]:
+    """Carry a job out, or resume it, and return its totals (see `totals.job_totals`).
 
-
-def run_job(request: JobRequest, run: RunOptions) -> dict[str, Any]:
-    """Carry a job out, or go on with it, and return its totals (see `totals.job_totals`).
+    load: makes the engine inside an actor; None: the job's model. A benchmark gives another.
 
     Raises:
         OptionError, InputError, OutputError, ModelNotFound: the request cannot be carried out.
@@ -88,7 +85,7 @@ def run_job(request: JobRequest, run: RunOptions) -> dict[str, Any]:
             ledger.commit_pieces({}, options.model)  # whole since a run that was killed before it could
             ledger.reload()
             if ledger.units():
-                _work_off(ledger, request, options, run, record)
+                _work_off(ledger, request, options, run, record, load or load_engine)
             ledger.check_rows()
         return _finish(ledger)
 
@@ -102,7 +99,7 @@ def _open_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
     if stored is None:
         return _make_plan(store, request, options)
     _check_same_job(store, stored, request, options)
-    log.info("%s: going on with its plan; files added since it was made are not taken", store.root)
+    log.info("%s: resuming; files added after the plan was made are not transcribed", store.root)
     return stored["plan_hash"]
 
 
@@ -179,54 +176,24 @@ def _reopen_failed(ledger: OutputState) -> None:
 
 
 def _work_off(
-    ledger: OutputState, request: JobRequest, options: JobOptions, run: RunOptions, record: RunRecord
+    ledger: OutputState,
+    request: JobRequest,
+    options: JobOptions,
+    run: RunOptions,
+    record: RunRecord,
+    load: Load,
 ) -> None:
-    """Rounds over what is left, until nothing is. Raises `Unfinished` when several achieve nothing."""
-    with _forgetting_marks_when_stopped(ledger), cluster.connected():
-        workers = choose_workers(run, len(ledger.units()))
-        record.gpus_held = cluster.gpus_held
-        model = [request.model] if os.path.isdir(request.model) else []
-        cluster.refuse_private_paths([*request.inputs, str(ledger.store.root), *model])
-        rounds = Rounds(
-            ledger=ledger,
-            options=options,
-            workers=workers,
-            load_engine=partial(run.load or load_engine, options, run, workers),
-        )
-        policy = rounds.job_policy(request.policy)
+    """Rounds over what is left. Raises `Unfinished`."""
+    with open_rounds(ledger, request, options, run, record, partial(load, options, run)) as rounds:
+        passes = JobRounds(rounds=rounds, ledger=ledger)
+        policy = passes.job_policy(request.policy)
         with JobProgress(len(ledger.shards()), num_done=len(ledger.done())) as progress:
-            number = num_idle = 0
-            while units := ledger.units():
-                number += 1
-                state = _state(ledger)
-                rounds.transcribe(units, number, policy, progress)
-                ledger.reload()
+
+            def one_round(units: list[WorkUnit], number: int) -> None:
                 progress.grow(len(ledger.shards()))
-                num_idle = num_idle + 1 if _state(ledger) == state else 0
-                if num_idle == MAX_IDLE_ROUNDS:
-                    raise Unfinished(
-                        f"{ledger.store.root}: {num_idle} rounds in a row got no further; see the log"
-                    )
+                passes.transcribe(units, number, policy, progress)
 
-
-@contextmanager
-def _forgetting_marks_when_stopped(ledger: OutputState) -> Iterator[None]:
-    """An error or a stop that the driver lives to see is not the fault of what was in work."""
-    try:
-        yield
-    except BaseException:
-        attempts.forget_run(ledger.store, ledger.stamp.run_id)
-        raise
-
-
-def _state(ledger: OutputState) -> tuple[int, ...]:
-    store = ledger.store
-    return (
-        len(ledger.done()),
-        sum(attempts.count_marks(store).values()),
-        attempts.count_excused(store),
-        len(store.names(attempts.PIECES)),
-    )
+            rounds.until_done(one_round)
 
 
 def _finish(ledger: OutputState) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) 
     )
     snapshot = find_model(options.model, options.model_revision)
     if snapshot.revision != options.model_revision:
-        raise ModelNotFound(f"{options.model} is not what it was when the job was planned")
+        raise ModelNotFound(f"{options.model} has changed since the job was planned")
     engine = Engine.load(
         snapshot.folder,
         device="cuda" if workers.gpus_per_actor else "cpu",

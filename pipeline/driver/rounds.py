@@ -1,12 +1,14 @@
-"""Passes over units of work: one to calibrate adaptive sparsity, others until no shard is left."""
+"""Passes over units of work, until nothing is left."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -15,11 +17,13 @@ from pipeline.adaptive.epochs import Epochs
 from pipeline.adaptive.gate import forget_stall
 from pipeline.adaptive.job_policy import JobPolicy, default_ladder
 from pipeline.adaptive.policy_file import PolicyFile
-from pipeline.config import JobOptions
+from pipeline.config import JobOptions, JobRequest, RunOptions
 from pipeline.dataflow import cluster, workers
 from pipeline.driver import policy
 from pipeline.driver.progress import JobProgress
-from pipeline.longform import Transcriber
+from pipeline.driver.run_record import RunRecord
+from pipeline.errors import UnfinishedError
+from pipeline.metrics.shard import RunStamp
 from pipeline.output import attempts, files
 from pipeline.output.files import plan_name
 from pipeline.output.state import OutputState, WorkUnit
@@ -29,69 +33,170 @@ from pipeline.schema import PLAN
 if TYPE_CHECKING:
     from pipeline.dataflow.stages import RoundContext
 
+MAX_IDLE_ROUNDS = 3  # what waited in a process that was killed carries no mark: its round may achieve nothing
 log = logging.getLogger("earshard")
+
+
+class Unfinished(UnfinishedError):
+    """Work is left that no round could do; running the same command again resumes it."""
+
+
+class WorkState(Protocol):
+    """What is done and left of some work: `OutputState` of a job, or the trials of a search."""
+
+    @property
+    def store(self) -> Store:
+        """Where it is kept."""
+        ...
+
+    @property
+    def stamp(self) -> RunStamp:
+        """The run that works on it."""
+        ...
+
+    def units(self) -> list[WorkUnit]:
+        """What is left to do."""
+        ...
+
+    def reload(self) -> None:
+        """Read the files again."""
+        ...
+
+    def progress(self) -> tuple[int, ...]:
+        """Counts that differ after a round that achieved something."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
-    """The passes of one run, on the workers that it was given. `load_engine` makes the model in an actor."""
+    """The passes of one run, on the workers that it was given."""
 
-    ledger: OutputState
+    state: WorkState
     options: JobOptions
     workers: workers.Workers
-    load_engine: Callable[[], Transcriber]
+    load: Callable[[], Any]
+
+    def until_done(self, one_round: Callable[[list[WorkUnit], int], None]) -> None:
+        """Call with what is left and the round's number. Raises `Unfinished` when several achieve nothing."""
+        number = num_idle = 0
+        while units := self.state.units():
+            number += 1
+            before = self.state.progress()
+            one_round(units, number)
+            self.state.reload()
+            num_idle = num_idle + 1 if self.state.progress() == before else 0
+            if num_idle == MAX_IDLE_ROUNDS:
+                root = self.state.store.root
+                raise Unfinished(f"{root}: no progress in {num_idle} rounds; the log says why")
+
+    def run(self, units: Sequence[WorkUnit], this_round: RoundContext) -> Iterator[dict[str, Any]]:
+        """One pass; yields the row of each marker as it is committed."""
+        from pipeline.dataflow.graph import run_round
+
+        for marker in run_round([unit.table() for unit in units], this_round):
+            yield from marker.to_pylist()
+
+    def context(
+        self, name: object, *, work: type, commit: Callable[..., pa.Table], **adaptive: Any
+    ) -> RoundContext:
+        """The context of a round; `name` tells it from the others of this run."""
+        from pipeline.dataflow.stages import RoundContext
+        from pipeline.reading.shard_reader import ReadOptions
+
+        return RoundContext(
+            store=self.state.store,
+            stamp=self.state.stamp,
+            round_id=f"{self.state.stamp.run_id}-{name}",
+            node=cluster.this_node,
+            reading=ReadOptions.of(self.options),
+            load=self.load,
+            language=self.options.language,
+            workers=self.workers,
+            work=work,
+            commit=commit,
+            **adaptive,
+        )
+
+
+@contextmanager
+def open_rounds(
+    state: WorkState,
+    request: JobRequest,
+    options: JobOptions,
+    run: RunOptions,
+    record: RunRecord,
+    load: Callable[[workers.Workers], Any],
+) -> Iterator[Rounds]:
+    """The rounds of a run, on the Ray that it joins or starts; `load` makes what the actors work with.
+
+    Raises `ClusterError`, and `OptionError` for workers that Ray has no room for.
+    """
+    with _forgetting_marks_when_stopped(state), cluster.connected():
+        chosen = workers.choose_workers(run, len(state.units()))
+        record.gpus_held = cluster.gpus_held
+        model = [request.model] if os.path.isdir(request.model) else []
+        cluster.refuse_private_paths([*request.inputs, str(state.store.root), *model])
+        yield Rounds(state=state, options=options, workers=chosen, load=partial(load, chosen))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRounds:
+    """The passes of a job: some to calibrate adaptive sparsity, others to transcribe."""
+
+    rounds: Rounds
+    ledger: OutputState
 
     def job_policy(self, given: PolicyFile | None) -> JobPolicy | None:
         """The policy of adaptive sparsity, calibrated if need be; None at a fixed sparsity."""
-        budget = self.options.wer_budget
-        if budget is None:
+        options, store, plan_hash = self.rounds.options, self.ledger.store, self.ledger.stamp.plan_hash
+        if options.wer_budget is None:
             return None
-        store, plan_hash = self.ledger.store, self.ledger.stamp.plan_hash
         plan = files.parquet_table(store.read(plan_name(0)) or b"", PLAN)
         if given is not None:
-            return policy.policy_from_file(store, given, plan, plan_hash, budget)
+            return policy.policy_from_file(store, given, plan, plan_hash, options.wer_budget)
         return policy.policy_from_calibration(
             store,
-            default_ladder(self.options.sparsify_layer, self.options.selector),
+            default_ladder(options.sparsify_layer, options.selector),
             plan,
             plan_hash,
-            budget,
-            shard_s=self.options.shard_hours * 3600,
+            options.wer_budget,
+            shard_s=options.shard_hours * 3600,
             run_units=self.calibrate,
         )
 
     def calibrate(self, units: Sequence[WorkUnit], calibration: CalibrationTask, number: int) -> None:
         """Decode units of the calibration's sample at every level."""
-        from pipeline.dataflow.stages import commit_sample
+        from pipeline.dataflow.stages import CalibrateShard, commit_sample
 
-        round_id = f"{self.ledger.stamp.run_id}-calibration-{number}"
-        this_round = self._round(round_id, calibration=calibration)
-        for _ in self._run(units, this_round, commit=commit_sample):
+        this_round = self.rounds.context(
+            f"calibration-{number}", work=CalibrateShard, commit=commit_sample, calibration=calibration
+        )
+        for _ in self.rounds.run(units, this_round):
             raise AssertionError("a sample has no metrics")
-        lost_units(self.ledger.store, round_id)
+        lost_units(self.ledger.store, this_round.round_id)
 
     def transcribe(
         self, units: Sequence[WorkUnit], number: int, policy: JobPolicy | None, progress: JobProgress
     ) -> None:
         """One pass over what is left of the shards, each at the level of its epoch."""
         from pipeline.dataflow.monitoring import commit_and_count
-        from pipeline.dataflow.stages import commit_result
+        from pipeline.dataflow.stages import TranscribeShard, commit_result
 
         store = self.ledger.store
-        round_id = f"{self.ledger.stamp.run_id}-{number}"
         epochs = None if policy is None else self._epochs(policy)
-        this_round = self._round(round_id, policy=policy)
-        for marker in self._run(units, this_round, commit=partial(commit_and_count, commit=commit_result)):
-            row = marker.to_pylist()[0]
+        commit = partial(commit_and_count, commit=commit_result)
+        this_round = self.rounds.context(number, work=TranscribeShard, commit=commit, policy=policy)
+        for row in self.rounds.run(units, this_round):
             progress.add(row)
             attempts.forget_shard(store, row["shard_id"])
             if epochs is not None:
                 epochs.add(row)
                 epochs.publish(len(self.ledger.shards()))
-        forget_stall(store, round_id)
+        forget_stall(store, this_round.round_id)
         isolated = {unit.name() for unit in units if unit.attempt == attempts.MAX_ATTEMPTS}
-        lost = {name: text for name, text in lost_units(store, round_id).items() if name in isolated}
-        self.ledger.commit_pieces(lost, self.options.model)
+        found = lost_units(store, this_round.round_id)
+        lost = {name: text for name, text in found.items() if name in isolated}
+        self.ledger.commit_pieces(lost, self.rounds.options.model)
 
     def _epochs(self, policy: JobPolicy) -> Epochs | None:
         """The levels that are decided before the round begins; None for a job that runs dense."""
@@ -103,29 +208,15 @@ class Rounds:
         epochs.publish(len(self.ledger.shards()))
         return epochs
 
-    def _round(self, round_id: str, **kind: Any) -> RoundContext:
-        from pipeline.dataflow.stages import RoundContext
 
-        ledger = self.ledger
-        return RoundContext(
-            store=ledger.store, stamp=ledger.stamp, round_id=round_id, node=cluster.this_node, **kind
-        )
-
-    def _run(
-        self, units: Sequence[WorkUnit], this_round: RoundContext, *, commit: Callable[..., pa.Table]
-    ) -> Iterator[pa.Table]:
-        from pipeline.dataflow.graph import run_round
-        from pipeline.reading.shard_reader import ReadOptions
-
-        return run_round(
-            [unit.table() for unit in units],
-            reading=ReadOptions.of(self.options),
-            load_engine=self.load_engine,
-            language=self.options.language,
-            workers=self.workers,
-            this_round=this_round,
-            commit=commit,
-        )
+@contextmanager
+def _forgetting_marks_when_stopped(state: WorkState) -> Iterator[None]:
+    """An error or a stop that the driver lives to see is not the fault of what was in work."""
+    try:
+        yield
+    except BaseException:
+        attempts.forget_run(state.store, state.stamp.run_id)
+        raise
 
 
 def lost_units(store: Store, round_id: str) -> dict[str, str]:
@@ -134,8 +225,8 @@ def lost_units(store: Store, round_id: str) -> dict[str, str]:
     nodes = {found.node for found in lost.values()} - {""}
     gone = cluster.lost_nodes(nodes) if nodes else set()
     for name, found in lost.items():
-        cause = f": {found.exception}" if found.exception else ""
-        log.warning("%s: attempt did not come back%s", name, cause)
+        failed = f"the attempt failed: {found.exception}"
+        log.warning("%s: %s", name, failed if found.exception else "the attempt's process ended")
     return {
         name: found.exception
         for name, found in lost.items()

@@ -150,7 +150,7 @@ def crashed_row(plan_row: Mapping[str, Any], model: str, exception: str) -> dict
         "channel": 0,
         "status": "failed",
         "error_type": "internal_error" if exception else "crashed",
-        "error_message": f"{plan_row['recording_id']}: attempt {MAX_ATTEMPTS} did not come back: {cause}",
+        "error_message": f"{plan_row['recording_id']}: failed {MAX_ATTEMPTS} times, the last time: {cause}",
         "partial": False,
         "model": model,
         "duration_s": None,

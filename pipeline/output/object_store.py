@@ -28,7 +28,8 @@ class ObjectStore:
         scheme, _, rest = output.partition("://")
         if set(rest) & set("@?#"):
             raise OutputError(
-                f"{scheme}://…: an output's URL has no user, query or fragment: use the environment"
+                f"{scheme}://…: the URL of an output must not hold a user, query or fragment; "
+                "credentials come from the environment"
             )
         return cls(output.rstrip("/"))
 

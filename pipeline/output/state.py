@@ -78,6 +78,15 @@ class OutputState:
         self.store.publish(plan_name(len(tables)), files.parquet_bytes(plan))
         return plan
 
+    def progress(self) -> tuple[int, ...]:
+        """Counts that differ after a round that achieved something: a commit, an attempt, a piece."""
+        return (
+            len(self.done()),
+            sum(attempts.count_marks(self.store).values()),
+            attempts.count_excused(self.store),
+            len(self.store.names(attempts.PIECES)),
+        )
+
     def done(self) -> set[int]:
         """The shards that are committed."""
         return set(self.markers.column("shard_id").to_pylist())
@@ -215,7 +224,7 @@ class OutputState:
         content = self.store.read(files.transcripts_name(shard_id))
         if content is None:
             raise IncompleteOutput(
-                f"{files.transcripts_name(shard_id)}: is gone although its marker is there"
+                f"{files.transcripts_name(shard_id)}: is missing, but its metrics file is there"
             )
         return files.parquet_table(content, TRANSCRIPTS)
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import planning
 from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
-from pipeline.dataflow import cluster
-from pipeline.dataflow.workers import Workers, choose_workers
-from pipeline.driver.job import JobMismatch, Unfinished, absolute_inputs
+from pipeline.dataflow.workers import Workers
+from pipeline.driver.job import JobMismatch, absolute_inputs
 from pipeline.driver.lock import DriverLock
 from pipeline.driver.model import load_engine, resolve_options
 from pipeline.driver.progress import JobProgress
+from pipeline.driver.rounds import lost_units, open_rounds
 from pipeline.driver.run_record import RunRecord, new_run_id
 from pipeline.engine.model.snapshot import BUNDLED
 from pipeline.engine.sparsify.level import Level
-from pipeline.metrics import shard
+from pipeline.metrics.shard import RunStamp
 from pipeline.output import attempts, files
 from pipeline.output.files import plan_name
 from pipeline.output.state import WorkUnit
@@ -81,7 +82,7 @@ class SearchResult:
 
 
 def run_search(request: SearchRequest, run: RunOptions) -> SearchResult:
-    """Carry a search out, or go on with it.
+    """Carry a search out, or resume it.
 
     Raises:
         OptionError, InputError, OutputError, ModelNotFound: the request cannot be carried out.
@@ -101,13 +102,18 @@ def run_search(request: SearchRequest, run: RunOptions) -> SearchResult:
     run_id = new_run_id()
     with DriverLock(store, run_id), RunRecord(store, run_id) as record:
         plan = _open_plan(store, request, options, settings)
-        if _left(store, plan):
-            with cluster.connected():
-                record.gpus_held = cluster.gpus_held
-                _work_off(store, plan, request, options, settings, run, run_id)
+        stamp = RunStamp(
+            run_id=run_id,
+            fingerprint=options.fingerprint(),
+            plan_hash=planning.plan_hash(plan),
+            gpu_hour_usd=0.0,
+        )
+        state = TrialsState(store=store, stamp=stamp, plan=plan)
+        if state.units():
+            _work_off(state, request, options, run, record, settings)
         store.sweep()
     truths, speech = _truths(request.references, plan)
-    rows = [row for shard_id in sorted(_shards(plan)) for row in _read(store, shard_id).to_pylist()]
+    rows = [row for shard_id in state.shards() for row in _read(store, shard_id).to_pylist()]
     return SearchResult(
         options=options, settings=settings, left_out=left_out, rows=rows, truths=truths, speech=speech
     )
@@ -138,7 +144,7 @@ def _open_plan(
         raise JobMismatch(
             f"{store.root}: is the output of another search, {difference}; choose another --output"
         )
-    log.info("%s: going on with its plan", store.root)
+    log.info("%s: resuming", store.root)
     return files.parquet_table(store.read(plan_name(0)) or b"", PLAN)
 
 
@@ -164,91 +170,69 @@ def _make_plan(store: Store, request: SearchRequest, description: Mapping[str, A
     return plan
 
 
-def _shards(plan: pa.Table) -> set[int]:
-    return set(plan.column("shard_id").to_pylist())
+@dataclass(frozen=True, kw_only=True)
+class TrialsState:
+    """What is done and left of a search, by the names of its trials."""
 
+    store: Store
+    stamp: RunStamp
+    plan: pa.Table
 
-def _left(store: Store, plan: pa.Table) -> list[int]:
-    """The shards that are not committed."""
-    done = set(store.names(FOLDER))
-    return [shard_id for shard_id in sorted(_shards(plan)) if trials_name(shard_id) not in done]
+    def shards(self) -> list[int]:
+        """The numbers of all shards."""
+        return sorted(set(self.plan.column("shard_id").to_pylist()))
+
+    def units(self) -> list[WorkUnit]:
+        """The shards that are not committed. Each attempt is the first: a search gives no recording up."""
+        done = set(self.store.names(FOLDER))
+        return [
+            WorkUnit(shard_id=shard_id, attempt=1, rows=self.plan.filter(pc.field("shard_id") == shard_id))
+            for shard_id in self.shards()
+            if trials_name(shard_id) not in done
+        ]
+
+    def reload(self) -> None:
+        """Nothing is kept."""
+
+    def progress(self) -> tuple[int, ...]:
+        """How many shards are committed."""
+        return (len(self.store.names(FOLDER)),)
 
 
 def _work_off(
-    store: Store,
-    plan: pa.Table,
+    state: TrialsState,
     request: SearchRequest,
     options: JobOptions,
-    settings: Sequence[Setting],
     run: RunOptions,
-    run_id: str,
+    record: RunRecord,
+    settings: Sequence[Setting],
 ) -> None:
-    """Rounds over the shards that are left. Raises `Unfinished` when a round achieves nothing."""
-    total = len(_shards(plan))
-    workers = choose_workers(run, len(_left(store, plan)))
-    cluster.refuse_private_paths([*request.job.inputs, str(store.root)])
+    """Rounds over the shards that are left. Raises `Unfinished`."""
     timed = settings[-1].level if request.preset.profiles else None
-    load = partial(load_bench, options, settings, run, workers, timed)
-    number = 0
-    with JobProgress(total, num_done=total - len(_left(store, plan))) as progress:
-        while left := _left(store, plan):
-            number += 1
-            round_id = f"{run_id}-{number}"
-            for done in _round(store, plan, left, options, load, workers, round_id):
-                progress.add(done)
-            lost = attempts.marks_left_in(store, round_id)
-            for name, exception in lost.items():
-                log.warning("%s: did not come back%s", name, f": {exception}" if exception else "")
-            attempts.forget_run(store, run_id)
-            if len(_left(store, plan)) == len(left):
-                raise Unfinished(f"{store.root}: round {number} got no further; see the log")
-
-
-def _round(
-    store: Store,
-    plan: pa.Table,
-    left: Sequence[int],
-    options: JobOptions,
-    load: Callable[[], SearchEngines],
-    workers: Workers,
-    round_id: str,
-) -> Any:
-    """One pass over shards; yields a row of `DONE` for each as it is committed."""
-    import pyarrow.compute as pc
-
-    from pipeline.dataflow.graph import run_round
-    from pipeline.dataflow.stages import RoundContext
-    from pipeline.reading.shard_reader import ReadOptions
-
-    stamp = shard.RunStamp(
-        run_id=round_id.rpartition("-")[0],
-        fingerprint=options.fingerprint(),
-        plan_hash=planning.plan_hash(plan),
-        gpu_hour_usd=0.0,
-    )
-    units = [
-        WorkUnit(shard_id=shard_id, attempt=1, rows=plan.filter(pc.field("shard_id") == shard_id)).table()
-        for shard_id in left
-    ]
-    for done in run_round(
-        units,
-        reading=replace(ReadOptions.of(options), shard_hours=READING_HOURS),
-        load_engine=load,
-        language=options.language,
-        workers=workers,
-        this_round=RoundContext(store=store, stamp=stamp, round_id=round_id),
-        work=TryShard,
-        commit=commit_trials,
+    load = partial(load_bench, options, settings, run, timed)
+    reading = replace(options, shard_hours=READING_HOURS)
+    total = len(state.shards())
+    with (
+        open_rounds(state, request.job, reading, run, record, load) as rounds,
+        JobProgress(total, num_done=total - len(state.units())) as progress,
     ):
-        yield done.to_pylist()[0]
+
+        def one_round(units: list[WorkUnit], number: int) -> None:
+            this_round = rounds.context(number, work=TryShard, commit=commit_trials)
+            for done in rounds.run(units, this_round):
+                progress.add(done)
+            lost_units(state.store, this_round.round_id)
+            attempts.forget_run(state.store, state.stamp.run_id)
+
+        rounds.until_done(one_round)
 
 
 def load_bench(
     options: JobOptions,
     settings: Sequence[Setting],
     run: RunOptions,
-    workers: Workers,
     timed_level: Level | None,
+    workers: Workers,
 ) -> SearchEngines:
     """Make the engines inside the actor that owns them: one for each batch size."""
     sizes = {setting.condition.batch_size for setting in settings}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -72,14 +72,15 @@ class SearchEngines:
 class TryShard:
     """Try every setting on one decoded shard: a row of `SHARD_AUDIO` in, a row of `SHARD_TRIALS` out."""
 
-    def __init__(self, *, load: Callable[[], SearchEngines], language: str, this_round: RoundContext) -> None:
-        self._bench, self._language, self._round = load(), language, this_round
+    def __init__(self, this_round: RoundContext) -> None:
+        self._round = this_round
+        self._bench: SearchEngines = this_round.load()
         self._one_at_a_time = threading.Lock()  # settings that share the device cannot be compared
 
     def __call__(self, audio: pa.Table) -> pa.Table:
         unit = attempts.shard_unit(audio.column("shard_id")[0].as_py())
         with self._one_at_a_time, self._round.marked(unit):
-            return try_shard(audio, self._bench, language=self._language)
+            return try_shard(audio, self._bench, language=self._round.language)
 
 
 def try_shard(shard: pa.Table, bench: SearchEngines, *, language: str) -> pa.Table:
@@ -247,7 +248,7 @@ def trials_name(shard_id: int) -> str:
     return f"{FOLDER}/{files.shard_name(shard_id)}.parquet"
 
 
-def commit_trials(result: pa.Table, *, this_round: RoundContext) -> pa.Table:
+def commit_trials(result: pa.Table, this_round: RoundContext) -> pa.Table:
     """Commit one shard, once: a row of `SHARD_TRIALS` in, a row of `DONE` out."""
     table = result.select(SHARD_TRIALS.names).cast(SHARD_TRIALS)
     row = table.to_pylist()[0]

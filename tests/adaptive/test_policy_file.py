@@ -82,7 +82,7 @@ def test_a_policy_for_these_weights_is_taken_with_its_digest_in_the_fingerprint(
 
 
 def test_a_policy_for_other_weights_is_refused_in_one_line():
-    with pytest.raises(OptionError, match=r"the policy is of demo at abc, and demo is at [0-9a-f]+"):
+    with pytest.raises(OptionError, match=r"measured on demo \(abc\), the model is demo \([0-9a-f]+\)"):
         resolve_options(request(POLICY), RunOptions(gpus_per_actor=0))
 
 

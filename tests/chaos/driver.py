@@ -15,7 +15,7 @@ from ray import cloudpickle
 
 from jobs import cli, transcribe
 from pipeline.dataflow import cluster
-from pipeline.driver import model
+from pipeline.driver import job
 from tests import fakes
 
 WINDOW_S = float(os.environ.get("CHAOS_WINDOW_S", "0.15"))
@@ -33,5 +33,5 @@ def load_hashing_engine(_options, _run, _workers):
 
 if __name__ == "__main__":
     cloudpickle.register_pickle_by_value(fakes)
-    model.load_engine = load_hashing_engine
+    job.load_engine = load_hashing_engine
     cli.run(transcribe.transcribe, "chaos")

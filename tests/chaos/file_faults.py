@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -127,14 +127,12 @@ def run_without_ray(folder: Path, output: Path | str, disk: FaultyDisk) -> int:
         disk.reach("infer")
         return result(language=language)
 
-    def run_round(units: Iterable[pa.Table], *, this_round, commit, **_settings) -> Iterator[pa.Table]:
-        transcribe = stages.TranscribeShard(
-            load=lambda: FakeEngine(answer=answer), language="en", this_round=this_round
-        )
+    def run_round(units: Iterable[pa.Table], this_round: stages.RoundContext) -> Iterator[pa.Table]:
+        transcribe = stages.TranscribeShard(replace(this_round, load=lambda: FakeEngine(answer=answer)))
         for unit in units:
             try:
-                audio = stages.read_shard(unit, options=None, this_round=this_round)
-                marker = commit(transcribe(audio), this_round=this_round)
+                audio = stages.read_shard(unit, this_round)
+                marker = this_round.commit(transcribe(audio), this_round)
             except Exception:  # Ray drops the row of a stage that raises, and goes on
                 continue
             if marker.num_rows:

@@ -17,6 +17,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,12 @@ from pipeline import planning
 from pipeline.config import JobRequest, RunOptions
 from pipeline.dataflow import cluster, graph, stages, workers
 from pipeline.driver import job
-from pipeline.metrics import shard
 from pipeline.output import commit, files, state
 from pipeline.output.store import open_store
 from pipeline.reading.shard_reader import ReadOptions
 from pipeline.sources.listing import list_recordings
 from tests.chaos.file_faults import in_a_process
-from tests.fakes import FakeEngine
+from tests.fakes import FakeEngine, round_context
 
 RATE = 16_000
 SECONDS = 0.5
@@ -69,16 +69,13 @@ def status_bytes(pid: int | str, field: str) -> int:
 def driver_peak(scratch: Path, number: int) -> int:
     """The peak of a driver that carries a job of so many files out."""
 
-    def run_round(units: Iterable[pa.Table], *, this_round, commit, **_settings) -> Iterator[pa.Table]:
+    def run_round(units: Iterable[pa.Table], this_round: stages.RoundContext) -> Iterator[pa.Table]:
         for unit in units:
 
             def work(unit: pa.Table = unit) -> int:
-                engine = stages.TranscribeShard(load=forgetful_engine, language="en", this_round=this_round)
-                commit(
-                    engine(stages.read_shard(unit, options=READING, this_round=this_round)),
-                    this_round=this_round,
-                )
-                stages._reader(READING).__exit__(None, None, None)
+                engine = stages.TranscribeShard(replace(this_round, load=forgetful_engine))
+                this_round.commit(engine(stages.read_shard(unit, this_round)), this_round)
+                stages._reader(this_round.reading).__exit__(None, None, None)
                 return 0
 
             assert in_a_process(work) == 0
@@ -108,14 +105,13 @@ def worker_held(scratch: Path, number: int) -> list[dict[str, int]]:
     plan = planning.make_plan(list_recordings([str(folder)]).recordings, shard_hours=SHARD_HOURS)
     store = open_store(str(scratch / "out"))
     store.publish(files.plan_name(0), files.parquet_bytes(plan))
-    stamp = shard.RunStamp(run_id="run", fingerprint="f", plan_hash="p", gpu_hour_usd=1.0)
-    this_round = stages.RoundContext(store=store, stamp=stamp, round_id="run-1")
-    engine = stages.TranscribeShard(load=forgetful_engine, language="en", this_round=this_round)
-    units = state.OutputState(store, stamp, shard_hours=SHARD_HOURS).units()
+    this_round = round_context(store, reading=READING, load=forgetful_engine)
+    engine = stages.TranscribeShard(this_round)
+    units = state.OutputState(store, this_round.stamp, shard_hours=SHARD_HOURS).units()
     held = []
     for i, unit in enumerate(units, 1):
-        audio = stages.read_shard(unit.table(), options=READING, this_round=this_round)
-        stages.commit_result(engine(audio), this_round=this_round)
+        audio = stages.read_shard(unit.table(), this_round)
+        stages.commit_result(engine(audio), this_round)
         if i * 10 // len(units) > (i - 1) * 10 // len(units):
             held.append(held_now())
     return held

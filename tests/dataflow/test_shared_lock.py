@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from types import SimpleNamespace
 
 import pyarrow as pa
 
 from pipeline.dataflow.shared_lock import SharedLock
-from pipeline.dataflow.stages import RoundContext, TranscribeShard
+from pipeline.dataflow.stages import TranscribeShard
 from pipeline.output import attempts
 from pipeline.output.store import open_store
-from tests.fakes import FakeEngine, audio_table, read_recording, result
+from tests.fakes import FakeEngine, audio_table, read_recording, result, round_context
 
 
 class Log:
@@ -90,11 +89,7 @@ def test_first_attempts_share_the_engine_and_a_second_one_is_marked_and_run_alon
             marks.setdefault(name, set()).update(found)
         return result()
 
-    work = TranscribeShard(
-        load=lambda: FakeEngine(answer=answer),
-        language="en",
-        this_round=RoundContext(store=store, stamp=SimpleNamespace(run_id="r"), round_id="r-1"),
-    )
+    work = TranscribeShard(round_context(store, load=lambda: FakeEngine(answer=answer)))
     run_together([lambda one=one: work(one) for one in (unit(0, 1), unit(1, 1), unit(2, 2), unit(3, 1))])
     assert "shard-000001" in marks["shard-000000"]
     assert marks["shard-000002"] == {"shard-000002"}

@@ -88,8 +88,8 @@ def run(folder, output, *, actors=1, loss=0.1, budget=0.05, sparsity="adaptive")
             "shard_hours": 4.2 / 3600,
         },
     )
-    given = RunOptions(min_actors=actors, max_actors=actors, load=partial(load, loss=loss))
-    return run_job(request, given)
+    given = RunOptions(min_actors=actors, max_actors=actors)
+    return run_job(request, given, load=partial(load, loss=loss))
 
 
 def decisions(output):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,22 +26,22 @@ from pipeline.reading.shard_reader import ReadOptions
 from pipeline.results import report, report_plots
 from pipeline.results.report_source import read_output
 from pipeline.sources import opening
-from tests.fakes import RATE, FakeEngine
+from tests.fakes import RATE, round_context
 
 DAYS = ("2026-03-01", "2026-03-02", "2026-03-03")
 
 
-def work_off(ledger, request, options, run, record, *, after_shard=lambda: None):
+def work_off(ledger, request, options, run, record, load, *, after_shard=lambda: None):
     """The stages of the graph one after the other, without Ray."""
-    round_ = stages.RoundContext(store=ledger.store, stamp=ledger.stamp, round_id=f"{ledger.stamp.run_id}-1")
-    reading = ReadOptions(
-        voice_activity=False, channels="mix", max_hours=24.0, shard_hours=options.shard_hours
+    reading = replace(ReadOptions.of(options), voice_activity=False)
+    round_ = round_context(
+        ledger.store, stamp=ledger.stamp, round_id=f"{ledger.stamp.run_id}-1", reading=reading
     )
-    engine = stages.TranscribeShard(load=FakeEngine, language="en", this_round=round_)
+    engine = stages.TranscribeShard(round_)
     while units := ledger.units():
         for unit in units:
-            audio = stages.read_shard(unit.table(), options=reading, this_round=round_)
-            stages.commit_result(engine(audio), this_round=round_)
+            audio = stages.read_shard(unit.table(), round_)
+            stages.commit_result(engine(audio), round_)
             after_shard()
         ledger.reload()
 
@@ -179,7 +180,7 @@ def test_a_stopped_run_with_other_options_is_refused_by_name(source, tmp_path, m
     write(source, "a.wav")
     with stopping(monkeypatch, job, "_work_off", interrupt):
         update(source, tmp_path)
-    with pytest.raises(OptionError, match=r"options it began with.*--language: en there, es now"):
+    with pytest.raises(OptionError, match=r"options it began with.*--language was en and is now es"):
         update(source, tmp_path, language="es")
 
 

@@ -203,7 +203,7 @@ def test_other_options_on_the_same_output_are_refused_by_name(folder, undisturbe
     done = transcribe(
         folder, "--model", "demo", "--output", output, *SMALL_SHARDS, "--sparsity", 0.5, status=2
     )
-    assert "--sparsity: adaptive there, 0.5 now" in error_line(done)
+    assert "--sparsity was adaptive and is now 0.5" in error_line(done)
     assert files(output) == before
 
 

@@ -114,7 +114,7 @@ def test_a_submitted_job_transcribes_and_its_status_is_that_of_the_job(head, tmp
     assert {"ray_earshard_audio_seconds_total", "ray_earshard_recordings_total"} <= seen <= EXPORTED
     refused = submit(head, *arguments, "--sparsity", 0.5)
     assert refused.returncode == 1
-    assert "--sparsity: adaptive there, 0.5 now" in refused.stdout
+    assert "--sparsity was adaptive and is now 0.5" in refused.stdout
 
 
 def test_the_head_takes_no_job_without_the_token(head, tmp_path):

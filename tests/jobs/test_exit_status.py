@@ -13,8 +13,9 @@ from pipeline.adaptive.policy_file import PolicyError
 from pipeline.benchmark.peers.seat import SeatError
 from pipeline.config import OptionError, RunOptions
 from pipeline.dataflow.cluster import ClusterError
-from pipeline.driver.job import JobMismatch, Unfinished
+from pipeline.driver.job import JobMismatch
 from pipeline.driver.lock import OutputBusy
+from pipeline.driver.rounds import Unfinished
 from pipeline.engine import ModelNotFound
 from pipeline.output.commit import ForeignMarker
 from pipeline.output.retried import OutputError, OutputFailed

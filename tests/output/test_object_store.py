@@ -85,7 +85,7 @@ def test_one_driver_at_a_time_holds_a_bucket(store):
 def test_a_bucket_that_is_not_there_is_one_line_without_secrets(bucket):
     with pytest.raises(OutputError, match=r"^s3://nowhere/out: cannot write there: "):
         open_store("s3://nowhere/out")
-    with pytest.raises(OutputError, match="has no user, query or fragment") as raised:
+    with pytest.raises(OutputError, match="must not hold a user, query or fragment") as raised:
         open_store("s3://user:password@nowhere/out")
     assert "password" not in str(raised.value)
     with pytest.raises(OutputError, match="is not the output of a job"):

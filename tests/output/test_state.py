@@ -138,7 +138,7 @@ def test_the_row_that_kills_its_process_fails_and_its_neighbour_does_not(store, 
     found = {row["recording_id"]: row for row in ledger.transcripts(0).to_pylist()}
     assert (found["a.wav"]["status"], found["a.wav"]["text"]) == ("ok", "hello world")
     assert (found["b.wav"]["status"], found["b.wav"]["error_type"]) == ("failed", "crashed")
-    assert "b.wav: attempt 3 did not come back" in found["b.wav"]["error_message"]
+    assert "b.wav: failed 3 times, the last time: " in found["b.wav"]["error_message"]
     assert ledger.markers.to_pylist()[0]["attempts"] == 3
     assert ids(ledger.units()) == [(1, 1, ("c.wav",))]
 

@@ -371,4 +371,4 @@ def test_a_search_that_is_killed_goes_on_and_ends_with_a_policy_that_the_job_tak
     again = search(*arguments, "--wer-budget", "0")
     assert json.loads(again.stdout.splitlines()[-1])["best"] is None  # judged anew, without Ray
     other = search(*arguments, "--language", "en", status=2)
-    assert "is the output of another search, --language: auto there, en now" in other.stderr
+    assert "is the output of another search, --language was auto and is now en" in other.stderr

@@ -161,7 +161,7 @@ def _run(source: Path, name: str, rtfx: float) -> float:
     log, output = (source.with_name(f"{source.name}-{name}-{end}") for end in ("busy", "out"))
     log.mkdir()
     request = JobRequest(inputs=(str(source),), output=str(output), model="demo", options=OPTIONS)
-    totals = run_job(request, RunOptions(load=partial(load_paced, rtfx=rtfx, folder=log)))
+    totals = run_job(request, RunOptions(), load=partial(load_paced, rtfx=rtfx, folder=log))
     assert not totals["num_failed"], totals
     return busy_share(busy_stretches(log))
 
@@ -169,7 +169,7 @@ def _run(source: Path, name: str, rtfx: float) -> float:
 def load_paced(
     _options: JobOptions, _run: RunOptions, _workers: workers.Workers, *, rtfx: float, folder: Path
 ) -> PacedEngine:
-    """What `RunOptions.load` asks for."""
+    """What `run_job` asks for."""
     return PacedEngine(rtfx=rtfx, folder=folder)
 
 
