@@ -36,13 +36,13 @@ NUM_FILES = 40
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray():
-    for name in (__name__, "fakes", "lossy"):
+    for name in (__name__, "tests.fakes", "tests.lossy"):
         cloudpickle.register_pickle_by_value(sys.modules[name])
     # On two CPUs three actors would be refused; these need none to speak of.
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
-    for name in (__name__, "fakes", "lossy"):
+    for name in (__name__, "tests.fakes", "tests.lossy"):
         cloudpickle.unregister_pickle_by_value(sys.modules[name])
 
 

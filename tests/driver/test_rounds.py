@@ -40,11 +40,11 @@ def load_fake(_options, _run, _workers):
 
 @pytest.fixture
 def fake_model(monkeypatch):
-    for name in (__name__, "fakes"):
+    for name in (__name__, "tests.fakes"):
         cloudpickle.register_pickle_by_value(sys.modules[name])
     monkeypatch.setattr(job, "load_engine", load_fake)
     yield
-    for name in (__name__, "fakes"):
+    for name in (__name__, "tests.fakes"):
         cloudpickle.unregister_pickle_by_value(sys.modules[name])
 
 
