@@ -139,7 +139,7 @@ def update_archive(
         stopped = unfinished_run(store)
         if stopped is not None and store.read(f"runs/{stopped}/{JOB}") is not None:
             log.info("%s: resuming a run that was stopped", stopped)
-            runs[stopped] = _carry_out(store, stopped, request, run)
+            runs[stopped] = _carry_out(store, stopped, replace(request, recordings=()), run)
             stopped = None
         found = survey_source(store, request, retry_failed=retry_failed)
         if found.pending:

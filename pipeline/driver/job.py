@@ -115,10 +115,31 @@ def _check_same_job(
     difference = options.difference(stored["options"])
     if difference is None and stored["inputs"] != absolute_inputs(request.inputs):
         difference = f"INPUT: {' '.join(stored['inputs'])} there"
+    if difference is None and request.recordings is None:
+        difference = _other_question(store, stored, request)
     if difference is not None:
         raise JobMismatch(
             f"{store.root}: is the output of another job, {difference}; choose another --output"
         )
+
+
+def _other_question(store: Store, stored: Mapping[str, Any], request: JobRequest) -> str | None:
+    """What is asked of the inputs that the plan was not made for; None where nothing is.
+
+    Raises `InputError` for references that cannot be read.
+    """
+    if stored.get("all_files", request.all_files) != request.all_files:
+        return f"--all-files was {'' if stored['all_files'] else 'not '}given"
+    if request.references is None:
+        return None
+    digest = read_references(request.references).digest
+    path = absolute_inputs([request.references])[0]
+    if stored.get("references_digest") == digest or (
+        "references_digest" not in stored and stored["references"] == path
+    ):
+        return None
+    was = "as they are now" if stored["references"] == path else request.references
+    return f"not with --references {was} (earshard evaluate {store.root} --references {path} scores it)"
 
 
 def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
@@ -135,6 +156,8 @@ def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
     job = {
         "inputs": absolute_inputs(request.inputs),
         "references": absolute_inputs([request.references])[0] if request.references else None,
+        "references_digest": references.digest if references is not None else None,
+        "all_files": request.all_files,
         "options": options.as_dict(),
         "fingerprint": options.fingerprint(),
         "plan_hash": plan_hash,

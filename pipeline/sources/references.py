@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ class References:
 
     by_name: Mapping[str, Mapping[str, Any]]
     num_lines: int
+    digest: str  # of all lines, wherever the file lies
 
     def find(self, recording_id: str, uri: str) -> Mapping[str, Any] | None:
         """The line of a recording, or None."""
@@ -47,9 +50,10 @@ def read_references(path: str) -> References:
         raise InputError(f"{path}: no such file")
     folder = os.path.dirname(os.path.abspath(path))
     by_name: dict[str, Mapping[str, Any]] = {}
-    num_lines = 0
+    num_lines, digest = 0, hashlib.sha256()
     for number, line in read_lines(path):
         num_lines += 1
+        digest.update(json.dumps(line, sort_keys=True, default=str).encode())
         try:
             _check(line)
             for name in _names(line, folder):
@@ -57,7 +61,7 @@ def read_references(path: str) -> References:
                     raise InputError(f"a second text for {name}")
         except InputError as error:
             raise InputError(f"{path}: line {number}: {error}") from None
-    return References(by_name=by_name, num_lines=num_lines)
+    return References(by_name=by_name, num_lines=num_lines, digest=digest.hexdigest())
 
 
 def _check(line: Any) -> None:

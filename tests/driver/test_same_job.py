@@ -1,0 +1,95 @@
+"""A finished output and another question to it: refused, never ignored. Nothing here starts Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import wave
+
+import pytest
+
+from pipeline.config import JobRequest, RunOptions
+from pipeline.driver import job
+from pipeline.driver.model import resolve_options
+from pipeline.output.local_store import LocalStore
+from pipeline.results.totals import write_totals
+from pipeline.sources.recording import InputError
+
+OPTIONS = {
+    **{"language": "auto", "task": "transcribe", "initial_prompt": None, "word_timestamps": False},
+    **{"sparsity": 0.0, "wer_budget": None, "sparsify_layer": 2, "selector": "attention"},
+    **{"voice_activity": True, "channels": "mix", "shard_hours": 1.0, "max_hours": 24.0},
+}
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The request of a job whose output is complete."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with wave.open(str(folder / "a.wav"), "wb") as sound:
+        sound.setparams((1, 2, 16_000, 0, "NONE", ""))
+        sound.writeframes(b"\0\0" * 16_000)
+    references = tmp_path / "refs.jsonl"
+    references.write_text('{"id": "a.wav", "text": "red"}\n')
+    request = JobRequest(
+        inputs=(str(folder),), output=str(tmp_path / "out"), model="demo", options=OPTIONS,
+        references=str(references),
+    )  # fmt: skip
+    store = LocalStore.open(request.output)
+    job._make_plan(store, request, resolve_options(request, RunOptions(), None))
+    write_totals(store, {"wer": 0.5, "num_failed": 0})
+    return request
+
+
+def again(request, **changes):
+    return job.run_job(dataclasses.replace(request, **changes), RunOptions())
+
+
+def test_the_same_again_and_no_references_are_answered_with_the_totals(finished, tmp_path):
+    assert again(finished)["wer"] == 0.5
+    assert again(finished, references=None)["wer"] == 0.5
+    (tmp_path / "moved").mkdir()
+    moved = (tmp_path / "refs.jsonl").rename(tmp_path / "moved" / "refs.jsonl")
+    assert again(finished, references=str(moved))["wer"] == 0.5
+
+
+def test_other_references_are_refused_with_the_command_that_scores_them(finished, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"id": "a.wav", "text": "blue"}\n')
+    with pytest.raises(job.JobMismatch, match=f"earshard evaluate .*/out --references {other}"):
+        again(finished, references=str(other))
+    (tmp_path / "refs.jsonl").write_text('{"id": "a.wav", "text": "green"}\n')
+    with pytest.raises(job.JobMismatch, match="--references as they are now"):
+        again(finished)
+
+
+def test_references_that_are_not_there_are_refused(finished, tmp_path):
+    with pytest.raises(InputError, match=r"none\.jsonl: no such file"):
+        again(finished, references=str(tmp_path / "none.jsonl"))
+
+
+def test_references_for_a_job_that_had_none_are_refused(finished, tmp_path):
+    stored = json.loads((tmp_path / "out" / "_job.json").read_text())
+    (tmp_path / "out" / "_job.json").write_text(
+        json.dumps(stored | {"references": None, "references_digest": None})
+    )
+    with pytest.raises(job.JobMismatch, match="--references"):
+        again(finished)
+
+
+def test_all_files_or_not_is_refused_when_it_differs(finished):
+    with pytest.raises(job.JobMismatch, match="--all-files was not given"):
+        again(finished, all_files=True)
+
+
+def test_an_output_of_before_is_compared_by_the_path_of_its_references(finished, tmp_path):
+    stored = json.loads((tmp_path / "out" / "_job.json").read_text())
+    for name in ("references_digest", "all_files"):
+        del stored[name]
+    (tmp_path / "out" / "_job.json").write_text(json.dumps(stored))
+    assert again(finished, all_files=True)["wer"] == 0.5
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"id": "a.wav", "text": "red"}\n')
+    with pytest.raises(job.JobMismatch, match="--references"):
+        again(finished, references=str(other))
