@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Where there is no NVIDIA GPU, the CPU build of torch is enough and a tenth of the size.
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch>=2.11,<2.14' || echo 'torch==2.13.0')
 
-.PHONY: demo test chaos lint clean
+.PHONY: demo test chaos gpu gpu-job lint clean
 
 demo: .venv/installed
 	$(BIN)/python -m jobs.transcribe pipeline/demo/speech --model demo --output out/demo \
@@ -17,6 +17,16 @@ test: .venv/tested
 MINUTES ?= 30
 chaos: .venv/tested
 	$(BIN)/python tests/chaos/run.py --minutes $(MINUTES)
+
+# On a machine with a GPU, torch, transformers and triton, and nothing else of ours: at most eight minutes.
+GPU_JSON ?= gpu.json
+gpu:
+	$(PYTHON) -m pytest tests/engine/test_gpu.py
+	$(PYTHON) -m jobs.benchmark --suite gpu --json $(GPU_JSON)
+
+# A whole job on that machine, Ray and all; WHEELS is a folder that holds what it lacks (see the script's head).
+gpu-job:
+	tests/gpu_job.sh $(WHEELS)
 
 lint: .venv/tested
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,8 +13,9 @@ CASES = ("tiny-b4", "tiny-b8", "small-b1")
 
 
 @click.command("benchmark", context_settings=cli.SETTINGS, help=__doc__)
-@click.option("--suite", default="cpu", type=click.Choice(["cpu", "gpu"]), show_default=True,
-              help="gpu: tiny to large-v3, batches 16 to 256, dense and sparse, stage by stage.")  # fmt: skip
+@click.option("--suite", default="cpu", type=click.Choice(["cpu", "gpu", "mlperf"]), show_default=True,
+              help="gpu: tiny to large-v3, dense and sparse, with a profile. mlperf: windows a second beside "
+              "MLPerf's.")  # fmt: skip
 @click.option("--peers", is_flag=True, help="Also time the other engines that are installed.")
 @click.option("--check", is_flag=True,
               help="Compare texts on the bundled model instead of times.")  # fmt: skip
@@ -24,6 +26,11 @@ CASES = ("tiny-b4", "tiny-b8", "small-b1")
 @click.option("--rounds", "num_rounds", default=5, type=click.IntRange(min=1), show_default=True)
 @click.option("--tokens", "num_tokens", default=60, type=click.IntRange(1, 440), show_default=True,
               help="Tokens per window; the end token is suppressed.")  # fmt: skip
+@click.option("--models", help="Which of --suite gpu or mlperf, with commas between.  [default: all]")
+@click.option("--batches", help="Batch sizes of --suite mlperf, with commas.  [default: 8; GPU: 16 to 256]")
+@click.option("--budget-s", default=420.0, type=click.FloatRange(min=1.0), show_default=True,
+              help="Seconds for --suite gpu or mlperf; what does not fit is named.")  # fmt: skip
+@click.option("--json", "json_file", help="Write --suite gpu or mlperf there, anew after every case.")
 @click.option("--threads", default=1, type=click.IntRange(min=1), show_default=True)
 @click.option("--features", default="outside", type=click.Choice(["outside", "inside"]), show_default=True,
               help="Log-mel features made beforehand, for all, or by each contender and timed.")  # fmt: skip
@@ -40,35 +47,37 @@ def benchmark(**given: Any) -> tuple[dict[str, Any], int]:
     import torch
 
     torch.set_num_threads(given["threads"])
-    if given["suite"] == "gpu":
-        return _gpu(given["num_tokens"]), cli.OK
+    if given["suite"] != "cpu":
+        return _random_weights(given), cli.OK
     return (_check(given) if given["check"] else _cpu(given)), cli.OK
 
 
 # Options that only one way of running takes.
 ONLY_PLANE = ("hours", "loads", "device_rtfx")
 ONLY_ENGINE = ("peers", "cases", "contenders", "features", "threads")
+ONLY_SUITES = ("models", "budget_s", "json_file")
 NOT_CHECK = ("cases", "num_rounds", "num_tokens", "features")
 
 
 def _refuse_idle_options(given: dict[str, Any]) -> None:
     """Raise `WrongUse` for an option that would do nothing."""
     modes = [name for name in ("plane", "check") if given[name]]
-    modes += ["suite gpu"] if given["suite"] == "gpu" else []
+    modes += [f"suite {given['suite']}"] if given["suite"] != "cpu" else []
     if len(modes) > 1:
         raise cli.WrongUse(f"--{modes[0]} and --{modes[1]} exclude each other")
     mode = modes[0] if modes else "suite cpu"
     idle = {
-        "plane": (*ONLY_ENGINE, "num_tokens"),
-        "check": (*NOT_CHECK, *ONLY_PLANE),
-        "suite gpu": (*ONLY_ENGINE, "num_rounds", *ONLY_PLANE),
-        "suite cpu": ONLY_PLANE,
+        "plane": (*ONLY_ENGINE, "num_tokens", *ONLY_SUITES, "batches"),
+        "check": (*NOT_CHECK, *ONLY_PLANE, *ONLY_SUITES, "batches"),
+        "suite gpu": (*ONLY_ENGINE, "num_rounds", "num_tokens", *ONLY_PLANE, "batches"),
+        "suite mlperf": ("peers", "cases", "contenders", "features", "num_rounds", "num_tokens", *ONLY_PLANE),
+        "suite cpu": (*ONLY_PLANE, *ONLY_SUITES, "batches"),
     }[mode]
     context = click.get_current_context()
     for name in idle:
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
-            option = name.removeprefix("num_").replace("_", "-")
+            option = name.removeprefix("num_").removesuffix("_file").replace("_", "-")
             raise cli.WrongUse(f"--{option}: does nothing with --{mode}")
 
 
@@ -81,15 +90,43 @@ def _plane(given: dict[str, Any]) -> dict[str, Any]:
     return run_plane(given["hours"], num_rounds=given["num_rounds"], rtfx=given["device_rtfx"], names=wanted)
 
 
-def _gpu(num_tokens: int) -> dict[str, Any]:
+def _random_weights(given: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from pipeline.benchmark.gpu import run_gpu_suite
+    from pipeline.benchmark import suites
     from pipeline.benchmark.peers.contenders import versions
 
-    if not torch.cuda.is_available():
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if given["suite"] == "gpu" and device.type != "cuda":
         raise cli.WrongUse("--suite gpu: this machine has no CUDA device")
-    return {"suite": "gpu", "versions": versions(), **run_gpu_suite(num_tokens)}
+    path = None if given["json_file"] is None else Path(given["json_file"])
+    models = None if given["models"] is None else _wanted("--models", given["models"], list(suites.ABOUT_S))
+    if given["suite"] == "gpu":
+        found = suites.run_gpu_suite(device, models=models, budget_s=given["budget_s"], path=path)
+    else:
+        found = suites.run_mlperf(
+            device, models=models, batches=_sizes(given["batches"]), budget_s=given["budget_s"], path=path
+        )
+        _print_beside_published(found)
+    return {"suite": given["suite"], "versions": versions(), **found}
+
+
+def _sizes(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    if not all(part.isdecimal() and int(part) for part in text.split(",")):
+        raise cli.WrongUse(f"--batches: {text} must be numbers from 1 on, with commas between")
+    return [int(part) for part in text.split(",")]
+
+
+def _print_beside_published(found: dict[str, Any]) -> None:
+    for row in found["published"]:
+        line = f"MLPerf v5.1 Offline, large-v3: {row['windows_per_s']:7.2f} windows/s"
+        click.echo(f"{line}  {row['device']}, {row['software']}", err=True)
+    for row in found["cases"]:
+        rate = f"{row['windows_per_s']:7.2f} windows/s, {row['roofline']:4.0%} of the roofline"
+        click.echo(f"here, {row['case']:30} {rate}", err=True)
+    click.echo(found["note"], err=True)
 
 
 def _check(given: dict[str, Any]) -> dict[str, Any]:

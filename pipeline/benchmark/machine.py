@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,20 @@ from pipeline.engine.model.layers import Linear
 
 PEAK_SIZE = 1536  # a square product of this size fits the caches of any server core
 COPY_BYTES = 256 << 20
+NUM_LAUNCHES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peaks:
+    """What a device does at best, measured in this run.
+
+    flops: floating-point operations a second. copied: bytes a second. linear_flops: operations a second of
+    linear maps where these are in int8, None where they are like all others.
+    """
+
+    flops: float
+    copied: float
+    linear_flops: float | None = None
 
 
 def describe_machine() -> dict[str, Any]:
@@ -64,6 +79,28 @@ def peak_copy(device: torch.device) -> float:
     source = torch.zeros(COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2.0 * COPY_BYTES / _best_s(lambda: target.copy_(source), device)
+
+
+def launch_s(device: torch.device) -> float:
+    """Seconds to start one small kernel after the other, as the host does it without a graph."""
+    numbers = torch.zeros(64, device=device)
+
+    def run() -> None:
+        for _ in range(NUM_LAUNCHES):
+            numbers.add_(1.0)
+
+    return _best_s(run, device) / NUM_LAUNCHES
+
+
+def replayed_launch_s(device: torch.device) -> float:
+    """Seconds to start one small kernel that a CUDA graph replays; `launch_s` where there are none."""
+    if device.type != "cuda":
+        return launch_s(device)
+    numbers, graph = torch.zeros(64, device=device), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(NUM_LAUNCHES):
+            numbers.add_(1.0)
+    return _best_s(graph.replay, device) / NUM_LAUNCHES
 
 
 def _best_s(run: Callable[[], Any], device: torch.device, repeats: int = 8) -> float:

@@ -12,14 +12,13 @@ import torch
 
 from jobs.benchmark import benchmark
 from jobs.cli import WrongUse
-from pipeline.benchmark.gpu import Peaks, generate_rtfx, measure_stages
 from pipeline.benchmark.machine import peak_flops, peak_int8
 from pipeline.benchmark.peers.contender import CaseSetup, new_tokens
 from pipeline.benchmark.peers.contenders import Ours
 from pipeline.benchmark.peers.engines import Generate
 from pipeline.benchmark.peers.interleaved import Measurement, medians, ratios, run_rounds
 from pipeline.benchmark.peers.seat import Seat, SeatError, Timed
-from pipeline.benchmark.random_model import KINDS, random_model, special_tokens, write_random_model
+from pipeline.benchmark.random_model import KINDS, special_tokens, write_random_model
 from pipeline.benchmark.roofline import BatchWork
 from pipeline.engine.model.shape import Shape
 from tests.engine.conftest import MINI
@@ -150,27 +149,3 @@ def test_the_last_line_on_stdout_is_json_with_every_round():
 def test_wrong_use_is_one_line(arguments, message):
     with pytest.raises(WrongUse, match=f"^{message}"):
         benchmark.main(arguments, standalone_mode=False)
-
-
-def test_the_gpu_suite_times_every_stage_of_a_model_made_on_the_device(tmp_path):
-    model = random_model(tmp_path, MINI, device=torch.device("cpu"), dtype="float32")
-    assert {path.name for path in tmp_path.iterdir()} == {"tokenizer.json"}
-    for sparsity in (0.0, 0.5):
-        found = measure_stages(model, "mini", 1, sparsity, 3, Peaks(flops=1e12, copied=1e11))
-        assert all(getattr(found, f"{stage}_s") > 0 for stage in ("features", "encode", "memory", "decode"))
-        assert 0 < found.roofline < 1
-
-
-def test_generate_runs_on_a_model_made_on_the_device():
-    assert generate_rtfx(MINI, 1, 3, torch.device("cpu")) > 0
-
-
-def test_the_gpu_suite_needs_no_more_than_torch_transformers_and_click():
-    code = """
-import sys
-for name in ("ray", "pyarrow", "soundfile", "av", "soxr", "jiwer", "silero_vad", "rich"):
-    sys.modules[name] = None
-import jobs.benchmark, pipeline.benchmark.peers.contenders
-from pipeline.benchmark.gpu import run_gpu_suite
-"""
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)

@@ -80,13 +80,3 @@ def test_where_nothing_can_be_captured_steps_run_as_they_are():
         graphs.run("key", lambda: total.add_(1))
     graphs.run("key", lambda: total.add_(1))
     assert total == 3
-
-
-@pytest.mark.gpu
-def test_graphs_decode_the_same_on_a_gpu(model_folder, monkeypatch):
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-    folder = model_folder(MINI)
-    captured = decode(folder, device="cuda")
-    monkeypatch.setattr(slots_module, "step_graphs", lambda _device: None)
-    assert captured == decode(folder, device="cuda")

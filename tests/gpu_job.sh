@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# A whole job on a GPU, from a bare machine: installs from a folder of wheels what is missing, transcribes the
+# bundled speech and ten minutes made of it, with one GPU actor in bfloat16 and again in float32 on the CPU,
+# and compares the rows.
+#
+#     tests/gpu_job.sh WHEELS [OUT]
+#
+# The machine has python3 with torch, transformers, triton and pyarrow. Where there is an index, this fills the
+# folder, for the python and platform that pip's own options name:
+#
+#     tests/gpu_job.sh --fetch WHEELS [--python-version 3.12 --only-binary :all: --platform manylinux_2_28_x86_64]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+needed=('ray[data]>=2.60,<2.61' soundfile av soxr jiwer whisper-normalizer click rich jinja2 fsspec)
+# Names torch and torchaudio as what it needs, of which the machine's own are used.
+alone=(silero-vad)
+
+if [ "$1" = --fetch ]; then
+  wheels=$2
+  shift 2
+  $python -m pip download --quiet --no-deps --dest "$wheels" "$@" "${alone[@]}"
+  $python -m pip download --quiet --dest "$wheels" "$@" "${needed[@]}"
+  exit
+fi
+
+wheels=$1 out=${2:-out/gpu-job}
+$python -m pip install --quiet --no-index --find-links "$wheels" --no-deps "${alone[@]}"
+$python -m pip install --quiet --no-index --find-links "$wheels" "${needed[@]}"
+mkdir -p "$out/in"
+$python - "$out/in" <<'MADE'
+import sys
+import numpy as np, soundfile
+from pipeline.demo import SPEECH
+spoken = [soundfile.read(SPEECH / name, dtype="int16")[0] for name in ("kitchen.wav", "station.flac")]
+one = np.concatenate([part for part in spoken])
+soundfile.write(f"{sys.argv[1]}/ten-minutes.flac", np.tile(one, 1 + 600 * 16000 // len(one)), 16000)
+MADE
+for dtype in bfloat16 float32; do
+  gpus=$([ $dtype = bfloat16 ] && echo "${GPUS:-1}" || echo 0)
+  $python -m jobs.transcribe pipeline/demo/speech "$out/in" --model demo --sparsity 0 --dtype "$dtype" \
+    --gpus-per-actor "$gpus" --output "$out/$dtype"
+done
+$python -m tests.compare_rows "$out/float32" "$out/bfloat16"
