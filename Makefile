@@ -16,7 +16,7 @@ test: .venv/tested
 # Faults of every kind for MINUTES minutes, and a table of what came of them.
 MINUTES ?= 30
 chaos: .venv/tested
-	$(BIN)/python tests/chaos/run.py --minutes $(MINUTES)
+	$(BIN)/python -m tests.chaos.run --minutes $(MINUTES)
 
 # On a machine with a GPU, torch, transformers and triton, and nothing else of ours: at most eight minutes.
 GPU_JSON ?= gpu.json

@@ -1,6 +1,6 @@
 """A job for GPUs on a cluster that has none: its autoscaler brings two nodes, and takes them away again.
 
-    python tests/chaos/autoscaled.py FOLDER
+    python -m tests.chaos.autoscaled FOLDER
 
 The nodes are Ray's fake ones, processes of this machine that say they have a GPU. The last line is JSON: the
 nodes with a GPU before, during (at most) and after the job, the status of the job and the devices in its
@@ -100,7 +100,7 @@ def run(scratch: Path, folder: str) -> dict[str, object]:
         arguments += ["--shard-hours", str(SHARD_HOURS), "--actors", "2", "--gpus-per-actor", "1"]
         with open(scratch / "job.log", "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, str(DRIVER), str(source), "--output", output, *arguments],
+                [sys.executable, *DRIVER, str(source), "--output", output, *arguments],
                 env=os.environ | {"RAY_ADDRESS": address}, stdout=subprocess.DEVNULL, stderr=log,
             )  # fmt: skip
         most = before

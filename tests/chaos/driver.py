@@ -1,6 +1,6 @@
 """`jobs.transcribe` with an engine that says what it heard by a hash, at a pace that leaves time for faults.
 
-    python tests/chaos/driver.py INPUT --output OUT --model demo ...
+    python -m tests.chaos.driver INPUT --output OUT --model demo ...
 
 Options, signals and exit status are those of the command. The device in the metrics names the node.
 """

@@ -4,7 +4,7 @@ A job runs here without Ray: its stages are called one after the other, so that 
 second and every operation can be tried. Each run is a forked process. An operation fails with EIO or ENOSPC,
 or its process is killed just before it; the run after that is undisturbed and must make the output whole.
 
-    python tests/chaos/file_faults.py FOLDER [--every N] [--seed S] [--seconds T]
+    python -m tests.chaos.file_faults FOLDER [--every N] [--seed S] [--seconds T]
 
 prints one JSON line: faults, survived, lost, doubled, torn, touched and the named points that were hit.
 """

@@ -1,7 +1,7 @@
 """What a driver and a worker hold as the number of files grows: memory, open files, threads.
 
-    python tests/chaos/memory.py driver FOLDER --files N
-    python tests/chaos/memory.py worker FOLDER --files N
+    python -m tests.chaos.memory driver FOLDER --files N
+    python -m tests.chaos.memory worker FOLDER --files N
 
 A driver's stages run in processes of their own, without Ray; a worker reads, transcribes (with a fake engine)
 and commits shard after shard. The last line is JSON: of a driver its peak in bytes, of a worker what it and

@@ -26,7 +26,7 @@ from tests.chaos.undisturbed import (
     rows_of,
 )
 
-DRIVER = Path(__file__).with_name("driver.py")
+DRIVER = ("-m", "tests.chaos.driver")
 ACTOR, WORKERS = "TranscribeShard", ("MapBatches(read_shard)", "MapBatches(commit_result)", "ray::IDLE")
 START_S = 240.0  # until the first shard is committed, on a machine that has much else to do
 RUN_S = 900.0
@@ -88,7 +88,7 @@ class Bench:
             "--gpus-per-actor",
             "0",
         ]
-        return [sys.executable, str(DRIVER), str(self.folder), *arguments]
+        return [sys.executable, *DRIVER, str(self.folder), *arguments]
 
     def run(self, output: str) -> int:
         """Run a driver to its end. Returns its status."""

@@ -1,6 +1,6 @@
 """Faults of every kind for as long as is asked for, and one table of what came of them.
 
-    python tests/chaos/run.py [--minutes 30] [--seed S] [--folder SCRATCH]
+    python -m tests.chaos.run [--minutes 30] [--seed S] [--folder SCRATCH]
 
 Every operation on a file fails once, an S3 server fails at random, and on a Ray cluster of this machine
 drivers, actors, workers and nodes are killed. Every output is compared, by the ids of its rows and the hashes
@@ -27,7 +27,7 @@ from tests.chaos.ray_faults import SCENARIOS, Bench, Stuck
 from tests.chaos.small_cluster import SmallCluster
 from tests.chaos.undisturbed import Tally
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 NUM_RECORDINGS = 48
 # Faults in one turn of a kind: so many that each kind has had its turn after some minutes.
 PER_TURN = {"driver killed": 4, "actor killed": 8, "worker killed": 8, "node killed": 6}
@@ -39,18 +39,19 @@ HEADINGS = ("injected", "survived", "rows lost", "doubled", "torn", "rewritten")
 
 def without_ray(script: str, scratch: Path, seconds: float, seed: int, *more: str) -> Tally:
     """The tally of a script of this folder that prints it as its last line."""
-    folder = scratch / script.removesuffix(".py")
+    folder = scratch / script
     folder.mkdir()
     command = [
         sys.executable,
-        str(HERE / script),
+        "-m",
+        f"tests.chaos.{script}",
         str(folder),
         "--seed",
         str(seed),
         "--seconds",
         str(seconds),
     ]
-    done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Stuck(f"{script} ended with {done.returncode}: {done.stderr[-2000:]}")
     found = json.loads(done.stdout.splitlines()[-1])
@@ -102,8 +103,8 @@ def main() -> int:
         traceback.print_exc()
         tallies["cluster"] += Tally(faults=1, notes=[f"the cluster: {type(error).__name__}: {error}"])
     print(table(tallies), flush=True)
-    tallies[FILES] = without_ray("file_faults.py", scratch, alone_s * 0.6, seed)
-    tallies[STORE] = without_ray("store_faults.py", scratch, alone_s * 0.4, seed, "--runs", "1000")
+    tallies[FILES] = without_ray("file_faults", scratch, alone_s * 0.6, seed)
+    tallies[STORE] = without_ray("store_faults", scratch, alone_s * 0.4, seed, "--runs", "1000")
     print(table(tallies))
     total = sum(tallies.values(), Tally())
     print(*total.notes, sep="\n")

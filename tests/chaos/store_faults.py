@@ -1,6 +1,6 @@
 """A small job whose output, and whose input, lie behind an S3 server that fails now and then.
 
-    python tests/chaos/store_faults.py FOLDER [--runs N] [--seed S] [--seconds T]
+    python -m tests.chaos.store_faults FOLDER [--runs N] [--seed S] [--seconds T]
 
 Each run is a job of its own in a process of its own, without Ray (see `file_faults`); the last line is JSON.
 """

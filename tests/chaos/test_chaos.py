@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 NAMED_POINTS = {
     *("list", "read", "decode", "infer", "open temporary file", "fsync temporary file", "link transcripts"),
     *("remove temporary file", "fsync folder", "link marker", "rename report", "rename _SUCCESS"),
@@ -21,8 +21,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 def run(script, *arguments):
     done = subprocess.run(
-        [sys.executable, str(HERE / script), *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=600,
+        [sys.executable, "-m", f"tests.chaos.{script}", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -34,7 +34,7 @@ def assert_nothing_is_amiss(found):
 
 
 def test_any_file_operation_may_fail_or_be_the_last_before_a_kill(tmp_path):
-    found = run("file_faults.py", tmp_path, "--every", 40)
+    found = run("file_faults", tmp_path, "--every", 40)
     assert_nothing_is_amiss(found)
     assert found["operations"] > 200
     assert found["points"].keys() >= NAMED_POINTS
@@ -43,7 +43,7 @@ def test_any_file_operation_may_fail_or_be_the_last_before_a_kill(tmp_path):
 def test_a_store_that_refuses_delays_cuts_and_forgets_loses_and_doubles_nothing(tmp_path):
     pytest.importorskip("s3fs")
     pytest.importorskip("moto.server")
-    found = run("store_faults.py", tmp_path, "--runs", 2)
+    found = run("store_faults", tmp_path, "--runs", 2)
     assert_nothing_is_amiss(found)
     assert found["injected"].keys() == {"503", "slow", "short body", "lost reply", "reset"}
 
@@ -91,12 +91,12 @@ def test_killed_nodes_are_replaced_by_late_ones(bench):
 
 
 def test_ten_times_the_files_cost_a_driver_less_than_a_tenth_more_memory(tmp_path):
-    few, many = (run("memory.py", "driver", tmp_path / str(n), "--files", n) for n in (60, 600))
+    few, many = (run("memory", "driver", tmp_path / str(n), "--files", n) for n in (60, 600))
     assert many < 1.1 * few
 
 
 def test_a_worker_holds_no_more_after_hundreds_of_files(tmp_path):
-    held = run("memory.py", "worker", tmp_path / "w", "--files", 500)
+    held = run("memory", "worker", tmp_path / "w", "--files", 500)
     early, late = held[2], held[-1]
     for name in ("open_files", "decoder_open_files", "threads"):
         assert late[name] <= early[name], name
@@ -106,5 +106,5 @@ def test_a_worker_holds_no_more_after_hundreds_of_files(tmp_path):
 
 @pytest.mark.ray
 def test_an_autoscaler_brings_two_nodes_for_two_actors_and_takes_them_away(tmp_path):
-    found = run("autoscaled.py", tmp_path)
+    found = run("autoscaled", tmp_path)
     assert found == {"gpu_nodes": [0, 2, 0], "status": 0, "devices": 2}
