@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from pipeline.sources.recording import Recording
 
 CHANNELS = ("mix", "split")
+# What is no option of its own, as messages name it.
+NO_OPTIONS = {
+    "model_revision": "the revision of --model",
+    "engine_version": "the engine's version",
+    "schema_version": "the schema's version",
+}
 ADAPTIVE = "adaptive"
 ADAPTIVE_SELECTOR = "stride"  # lost least at equal k wherever it was measured (docs/sparsity.md)
 DEFAULT_BUDGET = 0.01
@@ -97,7 +103,8 @@ class JobOptions:
         """Name the first option whose stored value differs, with both values; None if none does."""
         for name, value in self.as_dict().items():
             if stored.get(name) != value:
-                return f"--{name.replace('_', '-')} was {stored.get(name)} and is now {value}"
+                named = NO_OPTIONS.get(name, f"--{name.replace('_', '-')}")
+                return f"{named} was {stored.get(name)} and is now {value}"
         return None
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from jobs import options
 from pipeline.adaptive.policy_file import PolicyFile, write_policy
-from pipeline.config import JobOptions, OptionError
+from pipeline.config import NO_OPTIONS, JobOptions, OptionError
 from pipeline.engine.sparsify.level import Level
 
 OPTIONS = JobOptions(model="demo", model_revision="r", dtype="float32", engine_version="1", sparsity=0.0)
@@ -49,7 +49,13 @@ def test_the_kind_of_adaptive_sparsity_and_its_budget_change_the_fingerprint():
 def test_a_difference_names_the_option(name):
     message = replace(OPTIONS, **{name: OTHER[name]}).difference(OPTIONS.as_dict())
     assert message is not None
-    assert message.startswith(f"--{name.replace('_', '-')} was ")
+    assert f"--{name.replace('_', '-')} was " in message or name in NO_OPTIONS
+    assert message.endswith(f" was {getattr(OPTIONS, name)} and is now {OTHER[name]}")
+
+
+def test_no_message_names_an_option_that_there_is_not():
+    message = replace(OPTIONS, model_revision="y").difference(OPTIONS.as_dict())
+    assert message == "the revision of --model was r and is now y"
 
 
 def test_equal_options_do_not_differ():

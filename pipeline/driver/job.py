@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import __version__, planning
+from pipeline.adaptive.files import FOLDER
 from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
 from pipeline.dataflow.workers import Workers
 from pipeline.driver.lock import DriverLock
@@ -25,8 +26,8 @@ from pipeline.driver.run_record import RunRecord, new_run_id, total_wall_s
 from pipeline.engine.model.snapshot import BUNDLED
 from pipeline.longform import Transcriber
 from pipeline.metrics import shard
-from pipeline.output import files
-from pipeline.output.files import JOB, plan_name
+from pipeline.output import attempts, files
+from pipeline.output.files import JOB, METRICS_FOLDER, TRANSCRIPTS_FOLDER, plan_name
 from pipeline.output.state import OutputState, WorkUnit
 from pipeline.output.store import Store, open_store
 from pipeline.results.report_source import read_output
@@ -41,6 +42,8 @@ NAMES_SHOWN = 5
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "soundfile", "av", "soxr", "silero-vad", "jiwer")
 # Makes the engine inside the actor that owns it.
 Load = Callable[[JobOptions, RunOptions, Workers], Transcriber]
+# Where an output holds what a model said.
+RESULTS = (METRICS_FOLDER, TRANSCRIPTS_FOLDER, FOLDER, attempts.PIECES)
 log = logging.getLogger("earshard")
 
 
@@ -99,6 +102,9 @@ def _open_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
     if stored is None:
         return _make_plan(store, request, options)
     _check_same_job(store, stored, request, options)
+    if stored["options"] != options.as_dict():
+        log.info("%s: the weights changed before anything was transcribed; taking those of now", store.root)
+        _store_job(store, stored | {"options": options.as_dict(), "fingerprint": options.fingerprint()})
     log.info("%s: resuming; files added after the plan was made are not transcribed", store.root)
     return stored["plan_hash"]
 
@@ -112,7 +118,10 @@ def _check_same_job(
     store: Store, stored: Mapping[str, Any], request: JobRequest, options: JobOptions
 ) -> None:
     """Raise `JobMismatch` if the output is of another job."""
-    difference = options.difference(stored["options"])
+    theirs = dict(stored["options"])
+    if not any(store.names(folder) for folder in RESULTS):
+        theirs["model_revision"] = options.model_revision  # weights that were broken may be mended
+    difference = options.difference(theirs)
     if difference is None and stored["inputs"] != absolute_inputs(request.inputs):
         difference = f"INPUT: {' '.join(stored['inputs'])} there"
     if difference is None and request.recordings is None:
@@ -168,8 +177,12 @@ def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
             **{name: version(name) for name in VERSIONS},
         },
     }
-    store.replace(JOB, json.dumps(job, indent=2, ensure_ascii=False).encode())
+    _store_job(store, job)
     return plan_hash
+
+
+def _store_job(store: Store, job: Mapping[str, Any]) -> None:
+    store.replace(JOB, json.dumps(job, indent=2, ensure_ascii=False).encode())
 
 
 def absolute_inputs(inputs: Sequence[str]) -> list[str]:

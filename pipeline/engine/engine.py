@@ -10,20 +10,20 @@ import torch
 
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.decoding import quality_gates
-from pipeline.engine.decoding.segments import resume_time, split_spans
 from pipeline.engine.decoding.slots import Decoding
 from pipeline.engine.model.snapshot import Snapshot, resolve
 from pipeline.engine.model.weights import pick_device, pick_dtype
 from pipeline.engine.model.whisper import Model, load_model
 from pipeline.engine.options import EngineOptions, check_fits
 from pipeline.engine.profile import profile
-from pipeline.engine.results import Segment, WindowResult
+from pipeline.engine.results import WindowResult
 from pipeline.engine.scheduling.passes import Passes
 from pipeline.engine.scheduling.scheduler import READ_AHEAD
 from pipeline.engine.scheduling.work import Pass, Work
 from pipeline.engine.sparsify.level import Level
-from pipeline.engine.sparsify.sound import sounding_samples
-from pipeline.engine.timing.alignment import Aligner, Spoken, TokenTimes, words_of
+from pipeline.engine.sparsify.sound import is_audible, sounding_samples
+from pipeline.engine.timing.alignment import Aligner, Spoken, TokenTimes
+from pipeline.engine.transcript import window_result
 
 CPU_BATCH = 8  # past it a CPU gains nothing
 MAX_AUTO_BATCH = 64  # past it a GPU gains under 5 %: the cross-attention is read once per window and token
@@ -88,7 +88,7 @@ class Engine:
 
         Any number of threads may call at once: their windows are decoded side by side.
 
-        windows: float32 in -1..1 or int16, mono, 16 kHz; an empty one gives "".
+        windows: float32 in -1..1 or int16, mono, 16 kHz; one without sound or under 0.1 s gives "".
         languages: a code per window, None to detect it. seeds: a number per window, for draws at temperatures
         above 0, so that a window's result does not depend on its company.
         levels: how sparse each window is, or all of them; None is what the engine's options say.
@@ -96,17 +96,19 @@ class Engine:
         """
         works = self._works(windows, languages, seeds)
         chosen = self._levels(levels, len(works))
-        audible = [(work, level) for work, level in zip(works, chosen, strict=True) if len(work.samples)]
-        settled = self._settle(audible)
-        times = self._times([work for work, _ in audible], settled)
-        results = map(self._result, (work for work, _ in audible), settled, times)
-        return [next(results) if len(work.samples) else WindowResult.empty(work.language) for work in works]
+        heard = [n for n, work in enumerate(works) if is_audible(work.samples)]
+        audible = [works[n] for n in heard]
+        settled = self._settle([(works[n], chosen[n]) for n in heard])
+        times = self._times(audible, settled)
+        made = (self._result(*one) for one in zip(audible, settled, times, strict=True))
+        results = dict(zip(heard, made, strict=True))
+        return [results.get(n) or WindowResult.empty(work.language) for n, work in enumerate(works)]
 
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Runs a few steps of every pass, so that the first window pays for no set-up."""
         size = min(2, self._batch_size)
-        works = [Work(samples=np.zeros(SAMPLE_RATE, np.float32), seed=0, language=None) for _ in range(size)]
+        works = self._works([np.zeros(SAMPLE_RATE, np.float32)] * size, None, None)
         self._passes.run(works, Pass(level=self._level, max_new_tokens=4))
 
     def profile(
@@ -142,7 +144,7 @@ class Engine:
 
         total = self._model.shape.source_positions
         sounding = [sounding_samples(work.samples) for work in works]
-        return quality_gates.settle(
+        settled = quality_gates.settle(
             first,
             retry,
             self._model.vocabulary,
@@ -150,6 +152,9 @@ class Engine:
             sounding=sounding,
             floors=[None if level is None else level.min_logprob for _, level in windows],
         )
+        for work in works:
+            work.retry_device_s = work.device_s - work.first_device_s
+        return settled
 
     def _times(
         self, works: Sequence[Work], settled: Sequence[quality_gates.Settled]
@@ -195,6 +200,9 @@ class Engine:
             for window, code, seed in zip(windows, codes, numbers, strict=True)
         ]
 
+    def _result(self, work: Work, settled: quality_gates.Settled, times: TokenTimes | None) -> WindowResult:
+        return window_result(work, settled, times, self._model, self._options)
+
     def _check_window(self, window: np.ndarray) -> None:
         if window.dtype not in (np.float32, np.int16) or window.ndim != 1:
             raise ValueError(
@@ -208,51 +216,6 @@ class Engine:
         if code is not None and code not in self.languages:
             raise ValueError(f"language is {code!r}; the model knows {', '.join(self.languages)}")
         return code if self.is_multilingual else "en"
-
-    def _result(self, work: Work, settled: quality_gates.Settled, times: TokenTimes | None) -> WindowResult:
-        decoding, vocabulary = settled.decoding, self._model.vocabulary
-        tokens = [] if settled.is_silent else list(settled.tokens)
-        duration_s = len(work.samples) / SAMPLE_RATE
-        has_times = self._options.timestamps and not settled.is_silent
-        text = vocabulary.decode(tokens)
-        text_language = "en" if self._options.task == "translate" else work.language
-        shared = {
-            "avg_logprob": decoding.avg_logprob,
-            "no_speech_prob": decoding.no_speech_prob,
-            "compression_ratio": quality_gates.compression_ratio(text),
-        }
-        spans = split_spans(tokens, vocabulary, duration_s)
-        words = (
-            [None] * len(spans) if times is None
-            else words_of(spans, tokens, times, self._model, text_language)
-        )  # fmt: skip
-        segments = tuple(
-            Segment(
-                start_s=span.start_s,
-                end_s=span.end_s,
-                text=vocabulary.decode(span.tokens).strip(),
-                tokens=span.tokens,
-                words=own,
-                **shared,
-            )
-            for span, own in zip(spans, words, strict=True)
-        )
-        return WindowResult(
-            text=text.strip(),
-            segments=segments,
-            language=work.language,
-            text_language=text_language,
-            language_probability=work.language_probability,
-            num_tokens=len(tokens),
-            kept_positions=decoding.num_positions,
-            total_positions=self._model.shape.source_positions,
-            fallback=settled.fallback,
-            resume_s=resume_time(decoding.tokens, vocabulary, duration_s) if has_times else None,
-            device_s=work.device_s,
-            retry_device_s=work.device_s - work.first_device_s,
-            kept=work.kept,
-            **shared,
-        )
 
 
 def _spoken(work: Work, settled: quality_gates.Settled) -> Spoken:

@@ -16,6 +16,7 @@ TINY, TINY_EN = KINDS["tiny"], KINDS["tiny.en"]
 LARGE_V3 = replace(TINY, name="large-v3", num_languages=100, num_mels=128)
 MINI = replace(TINY, name="mini", dim=64, heads=2, encoder_layers=2, decoder_layers=2)
 MINI_EN = replace(MINI, name="mini.en", num_text=50256)
+MINI_V3 = replace(MINI, name="mini-v3", num_languages=100, num_mels=128)
 
 
 def make_speechlike(seconds: float, seed: int) -> np.ndarray:

@@ -34,6 +34,25 @@ def test_no_windows_give_no_results_and_an_empty_window_gives_an_empty_text(engi
     assert results[1].num_tokens > 0
 
 
+@pytest.mark.parametrize(
+    "window",
+    [
+        np.zeros(16000, np.int16),
+        np.random.default_rng(0).integers(0, 2, 480_000).astype(np.int16),
+        np.full(16000, 2e-5, np.float32),
+        make_speechlike(0.09, 1),
+        make_speechlike(1.0, 1)[:1],
+    ],
+)
+def test_what_can_hold_no_word_is_an_empty_text_and_takes_no_time(engine, window):
+    (result,) = engine.transcribe([window])
+    assert (result.text, result.segments, result.device_s, result.kept_positions) == ("", (), 0.0, 0)
+
+
+def test_quiet_windows_are_heard(engine):
+    assert engine.transcribe([make_speechlike(1.0, 1) * np.float32(1e-3)])[0].num_tokens > 0
+
+
 def test_results_come_in_the_order_of_the_windows(engine):
     windows = [make_speechlike(1.0 + n, n) for n in range(5)]
     forwards, backwards = engine.transcribe(windows), engine.transcribe(windows[::-1])
@@ -111,6 +130,16 @@ def test_an_english_only_model_says_en_without_a_probability(model_folder):
     engine = Engine.load(model_folder(MINI_EN), options=EngineOptions(max_new_tokens=10))
     result = engine.transcribe([make_speechlike(3.0, 1)])[0]
     assert (result.language, result.language_probability) == ("en", None)
+
+
+def test_the_time_of_the_alignment_is_not_that_of_a_retry(model_folder, monkeypatch):
+    monkeypatch.setattr(
+        quality_gates, "judge", lambda *_: quality_gates.Verdict(is_silent=False, passed=True)
+    )
+    options = EngineOptions(max_new_tokens=20, word_timestamps=True)
+    (result,) = Engine.load(model_folder(MINI), options=options).transcribe([make_speechlike(5.0, 1)])
+    assert result.segments[0].words
+    assert (result.fallback, result.retry_device_s) == (None, 0.0)
 
 
 def test_shares_of_the_device_time_add_up_to_the_busy_time(model_folder):

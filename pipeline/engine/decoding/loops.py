@@ -44,8 +44,8 @@ def find_loop(tokens: Sequence[int]) -> Loop | None:
 def cut_loops(tokens: Sequence[int], vocabulary: Vocabulary) -> list[int]:
     """The tokens without the second and later rounds of any loop; timestamps inside them go too."""
     kept = list(tokens)
-    while loop := find_loop([t for t in kept if t < vocabulary.end]):
-        places = [place for place, token in enumerate(kept) if token < vocabulary.end]
+    while loop := find_loop([t for t in kept if vocabulary.is_text(t)]):
+        places = [place for place, token in enumerate(kept) if vocabulary.is_text(token)]
         first, last = places[loop.start + loop.period], places[loop.stop - 1]
         del kept[first : last + 1]
     return kept

@@ -76,7 +76,7 @@ def judge(
     logprob = decoding.avg_logprob
     if logprob < MIN_AVG_LOGPROB and decoding.no_speech_prob > MAX_NO_SPEECH_PROB:
         return Verdict(is_silent=True, passed=True)
-    tokens = [token for token in decoding.tokens if token < vocabulary.end]
+    tokens = [token for token in decoding.tokens if vocabulary.is_text(token)]
     text = vocabulary.decode(tokens)
     is_unsure = logprob < (min_logprob if text.strip() else MIN_AVG_LOGPROB)
     is_repetitive = compression_ratio(text) > MAX_COMPRESSION_RATIO

@@ -57,7 +57,8 @@ class Rules:
         never = {*vocabulary.suppress, *([vocabulary.no_timestamps] if timestamps else [])}
         self._never = torch.tensor(sorted(never), dtype=torch.long, device=device)
         self._never_first = torch.tensor(vocabulary.begin_suppress, dtype=torch.long, device=device)
-        self._times = torch.arange(self._first_time, vocabulary.size, device=device)
+        self._after_times = vocabulary.last_timestamp + 1
+        self._times = torch.arange(self._first_time, self._after_times, device=device)
 
     def choose(
         self, logits: Tensor, history: History, *, first: bool, temperature: Tensor | None, draw: Tensor
@@ -86,24 +87,30 @@ class Rules:
             self._restrict_times(logits, history, first=first)
 
     def _restrict_times(self, logits: Tensor, history: History, *, first: bool) -> None:
-        text, times = logits[:, : self._first_time], logits[:, self._first_time :]
+        text, times, added = logits.tensor_split([self._first_time, self._after_times], dim=1)
         if first:
             text.fill_(NEVER)
+            added.fill_(NEVER)
             if self._max_initial is not None:
                 times[:, self._max_initial + 1 :].fill_(NEVER)
             return
         last, previous = history.last_is_time, history.previous_is_time
         closed = last & ~previous  # a timestamp closed a text: its pair or the end must follow
         text[:, : self._end].add_(_penalty(closed))
+        added.add_(_penalty(closed))
         # Times never decrease, and only a pair repeats one.
         earliest = history.last_time + (~closed).long()
         times.masked_fill_((self._times < earliest[:, None]) | (last & previous)[:, None], NEVER)
         # If the timestamps together are likelier than any one other token, a timestamp it is.
-        prefers_time = times.logsumexp(-1) > text.amax(-1)
-        text.add_(_penalty(prefers_time))
+        best = text.amax(-1)
+        if added.shape[1]:
+            best = torch.maximum(best, added.amax(-1))
+        prefers_time = _penalty(times.logsumexp(-1) > best)
+        text.add_(prefers_time)
+        added.add_(prefers_time)
 
     def _record(self, tokens: Tensor, history: History, *, first: bool) -> None:
-        is_time = tokens >= self._first_time
+        is_time = (tokens >= self._first_time) & (tokens < self._after_times)
         if not first:
             history.previous_is_time.copy_(history.last_is_time)
         history.last_is_time.copy_(is_time)

@@ -26,8 +26,8 @@ def split_spans(tokens: list[int], vocabulary: Vocabulary, duration_s: float) ->
     start_s = 0.0
     text: list[int] = []
     for token in tokens:
-        if token < vocabulary.first_timestamp:
-            text += [token] if token < vocabulary.end else []
+        if not vocabulary.is_time(token):
+            text += [token] if vocabulary.is_text(token) else []
             continue
         time_s = min(_seconds(token, vocabulary), duration_s)
         if text:
@@ -44,7 +44,7 @@ def resume_time(tokens: list[int], vocabulary: Vocabulary, duration_s: float) ->
     A pair of timestamps at the end opens a segment that was not decoded; a single one says that no speech
     follows (openai/whisper transcribe.py, `single_timestamp_ending`).
     """
-    is_pair = len(tokens) >= 2 and min(tokens[-2:]) >= vocabulary.first_timestamp
+    is_pair = len(tokens) >= 2 and all(map(vocabulary.is_time, tokens[-2:]))
     time_s = _seconds(tokens[-1], vocabulary) if is_pair else duration_s
     return time_s if time_s < duration_s else None
 

@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.engine.model.shape import Shape
+from pipeline.errors import UserError, one_line
 
 DEMO_FOLDER = Path(__file__).parents[2] / "demo" / "model"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+GENERATION = "generation_config.json"
+TOKENISERS = ("tokenizer.json", "vocab.json")
+LFS_POINTER = b"version "  # how one begins
 # The full-precision twins that some repositories keep beside their weights (model.fp32-*) stay out.
 FILES = (
-    "config.json generation_config.json preprocessor_config.json tokenizer.json tokenizer_config.json "
+    f"config.json {GENERATION} preprocessor_config.json tokenizer.json tokenizer_config.json "
     "vocab.json merges.txt added_tokens.json special_tokens_map.json normalizer.json "
     f"{WEIGHTS} {INDEX} model-*-of-*.safetensors"
 ).split()
@@ -63,13 +67,15 @@ def resolve(model: str | Path, *, revision: str | None = None) -> Snapshot:
 
 
 def _fetch(name: str, revision: str | None) -> Path:
+    """The folder of a model of the hub. What another tool left half in the cache is asked of the hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     wanted: dict[str, Any] = {"repo_id": name, "revision": revision, "allow_patterns": FILES}
+    cached: Path | None = None
     try:
         cached = Path(snapshot_download(**wanted, local_files_only=True))
-        if _has_weights(cached):
+        if _can_run(cached) and (cached / GENERATION).is_file():
             return cached
     except HFValidationError as exc:
         raise ModelNotFound(f"{name!r} is neither a folder nor a model's name on the hub") from exc
@@ -80,41 +86,82 @@ def _fetch(name: str, revision: str | None) -> Path:
     except RepositoryNotFoundError as exc:
         raise ModelNotFound(f"the hub has no model {name!r} that may be read; see --model FOLDER") from exc
     except Exception as exc:  # the hub's client lets httpx, OSError and its own errors through
+        if cached is not None:
+            return cached  # whatever it lacks is told when it is read
         raise ModelNotFound(
             f"model {name} is not in the local cache and the hub cannot be reached "
             f"({type(exc).__name__}); give a local copy with --model FOLDER"
         ) from exc
 
 
-def _has_weights(folder: Path) -> bool:
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights that a folder has or that its index names; none where it has neither."""
     if (folder / WEIGHTS).is_file():
-        return True
-    index = folder / INDEX
-    return index.is_file() and all(
-        (folder / name).is_file() for name in json.loads(index.read_text())["weight_map"].values()
-    )
+        return [folder / WEIGHTS]
+    names = _read_json(folder / INDEX).get("weight_map", {}).values()
+    return [folder / name for name in sorted(set(names))]
+
+
+def _can_run(folder: Path) -> bool:
+    files = weight_files(folder)
+    has_tokeniser = any((folder / name).is_file() for name in TOKENISERS)
+    return bool(files) and all(path.is_file() for path in files) and has_tokeniser
 
 
 def _read_snapshot(folder: Path, name: str, revision: str | None) -> Snapshot:
     config = _read_json(folder / "config.json")
     if config.get("model_type") != "whisper":
         raise ModelNotFound(f"{folder} holds no Whisper model (config.json without model_type whisper)")
-    if not _has_weights(folder):
+    try:
+        Shape.from_config(config)
+    except (KeyError, ValueError) as exc:
+        missing = f"names no {exc}" if isinstance(exc, KeyError) else str(exc)
+        raise ModelNotFound(f"{folder / 'config.json'}: {missing}") from exc
+    files = weight_files(folder)
+    if not files:
         raise ModelNotFound(f"{folder} holds no {WEIGHTS}; other weight formats are not read")
+    for path in files:
+        _check_whole(path)
+    if not any((folder / name).is_file() for name in TOKENISERS):
+        raise ModelNotFound(f"{folder} has neither {' nor '.join(TOKENISERS)}")
     return Snapshot(
         name=name,
         revision=revision or _digest(folder),
         folder=folder,
         config=config,
-        generation=_read_json(folder / "generation_config.json"),
+        generation=_read_json(folder / GENERATION),
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _check_whole(path: Path) -> None:
+    """Raises ModelNotFound for a file of weights that is missing, is none, or is cut off."""
+    if not path.is_file():
+        raise ModelNotFound(f"{path} is missing, though {INDEX} names it")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start == LFS_POINTER:
+            raise ModelNotFound(f"{path} is a Git LFS pointer, not weights: `git lfs pull` brings them")
+        length = int.from_bytes(start, "little")
+        header = file.read(length) if length < size else b""
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except json.JSONDecodeError as exc:
-        raise ModelNotFound(f"{path} is not JSON: {exc}") from exc
+        tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+        expected = 8 + length + max(int(entry["data_offsets"][1]) for entry in tensors.values())
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
+        raise ModelNotFound(f"{path} is no safetensors file, or only its first {size} bytes") from exc
+    if size != expected:
+        raise ModelNotFound(f"{path} is not whole: {size} of {expected} bytes; fetch it again")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What a file holds, or nothing where it is missing. Raises ModelNotFound for another kind of file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as exc:
+        raise ModelNotFound(f"{path} is not JSON: {one_line(exc)}") from exc
+    if not isinstance(found, dict):
+        raise ModelNotFound(f"{path} holds no JSON object")
+    return found
 
 
 def _digest(folder: Path) -> str:

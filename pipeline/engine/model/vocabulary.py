@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 from tokenizers import Tokenizer
 
+from pipeline.engine.audio import POSITION_S, WINDOW_S
 from pipeline.engine.model.snapshot import ModelNotFound, Snapshot
+from pipeline.engine.options import TASKS
+
+NUM_TIMES = round(WINDOW_S / POSITION_S) + 1
+LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
+# `<|endoftext|>` follows GPT-2's 50256 tokens in English-only models; the text of the others is one longer.
+END_OF_ENGLISH = 50256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +57,19 @@ class Vocabulary:
     def first_timestamp(self) -> int:
         return self.no_timestamps + 1
 
+    @property
+    def last_timestamp(self) -> int:
+        """What follows it was added to the model later, and is text."""
+        return min(self.first_timestamp + NUM_TIMES, self.size) - 1
+
+    def is_text(self, token: int) -> bool:
+        """Whether a token is neither special nor a timestamp."""
+        return token < self.end or token > self.last_timestamp
+
+    def is_time(self, token: int) -> bool:
+        """Whether a token is a timestamp."""
+        return self.first_timestamp <= token <= self.last_timestamp
+
     @cached_property
     def language_codes(self) -> tuple[str, ...]:
         return tuple(self.languages) if self.languages else ("en",)
@@ -58,7 +80,7 @@ class Vocabulary:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of the text tokens; special tokens and timestamps are left out."""
-        return self.tokenizer.decode([t for t in tokens if t < self.end], skip_special_tokens=False)
+        return self.tokenizer.decode([t for t in tokens if self.is_text(t)], skip_special_tokens=False)
 
     def encode_prompt(self, text: str, max_tokens: int) -> list[int]:
         """`<|startofprev|>` and the last tokens of the text, at most max_tokens in all."""
@@ -77,9 +99,14 @@ class Vocabulary:
 
 
 def read_vocabulary(snapshot: Snapshot) -> Vocabulary:
-    """Raises ModelNotFound when the tokeniser or an id that decoding needs is missing."""
+    """Ids from the generation config, else config.json, else the tokeniser.
+
+    Raises ModelNotFound when the tokeniser or an id that decoding needs is missing.
+    """
     tokenizer = _read_tokenizer(snapshot)
-    config = {**snapshot.config, **snapshot.generation}
+    stored = [*snapshot.config.items(), *snapshot.generation.items()]
+    config = {key: value for key, value in stored if value is not None}
+    config |= config.get("task_to_id", {})
 
     def special(key: str, token: str) -> int:
         value = config.get(key)
@@ -88,36 +115,34 @@ def read_vocabulary(snapshot: Snapshot) -> Vocabulary:
             raise ModelNotFound(f"{snapshot.folder} names no {token} in generation config or tokeniser")
         return value[0] if isinstance(value, list) else value
 
-    languages, tasks = _languages_and_tasks(config, tokenizer)
-    size = snapshot.config["vocab_size"]
-    return Vocabulary(
+    end, size = special("eos_token_id", "<|endoftext|>"), snapshot.config["vocab_size"]
+    is_multilingual = config.get("is_multilingual", "lang_to_id" in config or end != END_OF_ENGLISH)
+    languages = _languages(config, tokenizer) if is_multilingual else {}
+    vocabulary = Vocabulary(
         tokenizer=tokenizer,
         size=size,
         start=special("decoder_start_token_id", "<|startoftranscript|>"),
-        end=special("eos_token_id", "<|endoftext|>"),
+        end=end,
         previous=config.get("prev_sot_token_id", tokenizer.token_to_id("<|startofprev|>")),
         no_timestamps=special("no_timestamps_token_id", "<|notimestamps|>"),
         languages=languages,
-        tasks=tasks,
+        tasks={task: special(task, f"<|{task}|>") for task in TASKS} if languages else {},
         suppress=_ids(config.get("suppress_tokens"), size),
         begin_suppress=_ids(config.get("begin_suppress_tokens"), size),
         max_initial_timestamp=config.get("max_initial_timestamp_index"),
         max_length=snapshot.generation.get("max_length"),
     )
+    unknown = [n for n in range(vocabulary.last_timestamp + 1, size) if tokenizer.id_to_token(n) is None]
+    return replace(vocabulary, suppress=(*vocabulary.suppress, *unknown))
 
 
-def _languages_and_tasks(
-    config: dict[str, Any], tokenizer: Tokenizer
-) -> tuple[dict[str, int], dict[str, int]]:
-    if config.get("is_multilingual") is False:
-        return {}, {}
-    languages = {token.strip("<|>"): number for token, number in (config.get("lang_to_id") or {}).items()}
-    tasks = dict(config.get("task_to_id") or {})
-    for task in ("transcribe", "translate"):
-        number = tokenizer.token_to_id(f"<|{task}|>")
-        if task not in tasks and number is not None:
-            tasks[task] = number
-    return languages, tasks
+def _languages(config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, int]:
+    """Codes and ids; without a list in the config, in the order of the ids, the tokeniser's `<|xx|>`."""
+    vocabulary = tokenizer.get_vocab()
+    start, task = (vocabulary.get(f"<|{name}|>", -1) for name in ("startoftranscript", "translate"))
+    told = {token: n for token, n in vocabulary.items() if start < n < task and LANGUAGE.fullmatch(token)}
+    named = config.get("lang_to_id") or dict(sorted(told.items(), key=itemgetter(1)))
+    return {token.strip("<|>"): number for token, number in named.items()}
 
 
 def _ids(tokens: list[int] | None, size: int) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.engine.model import int8
-from pipeline.engine.model.snapshot import INDEX, WEIGHTS
+from pipeline.engine.model.snapshot import weight_files
 from pipeline.engine.options import DTYPES
 
 # What tensors are stored and added up in; int8 is the linear maps' type alone.
@@ -20,13 +19,9 @@ assert set(TORCH_DTYPES) == set(DTYPES)
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """Every tensor of the model by its name, in the type it is stored in, on the CPU."""
-    if (folder / WEIGHTS).is_file():
-        names = [WEIGHTS]
-    else:
-        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
     weights: dict[str, Tensor] = {}
-    for name in names:
-        with safe_open(folder / name, framework="pt") as file:
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
             weights.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - no mapping
     return weights
 

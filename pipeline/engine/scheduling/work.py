@@ -20,6 +20,7 @@ class Work:
 
     language: given or, after the first pass, detected. device_s: its share of the device's time so far.
     first_device_s, kept: device_s of the first pass alone, and the positions that it kept (None: all).
+    retry_device_s: device_s of decoding again.
     hidden: its dense encoder output [positions, dim], kept while it may be decoded once more.
     """
 
@@ -29,6 +30,7 @@ class Work:
     language_probability: float | None = None
     device_s: float = 0.0
     first_device_s: float = 0.0
+    retry_device_s: float = 0.0
     kept: tuple[int, ...] | None = None
     hidden: Tensor | None = None
 

@@ -8,6 +8,8 @@ below the speech.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ QUIET_QUANTILE = 0.10
 RANGE_DB = 35.0  # speech reaches about this far below its loud parts
 MIN_RANGE_DB = 20.0  # what is less than this below the loud parts always sounds
 ABOVE_QUIET_DB = 6.0
+SILENT_DB = -86.0  # of full scale: between one and two steps of 16 bits; what is never louder holds no speech
+SHORTEST_SAMPLES = 1600  # 0.1 s: no word is shorter
 REACH = 5  # positions (0.1 s): silences up to twice this inside speech sound, and so do its edges
 
 
@@ -35,15 +39,26 @@ def sounding_positions(mel: Tensor, num_samples: int) -> Tensor:
     return torch.cat([near, near.new_zeros(positions - covered)])
 
 
+def is_audible(samples: np.ndarray) -> bool:
+    """Whether a window can hold a word at all: it is long enough, and above absolute silence somewhere."""
+    return len(samples) >= SHORTEST_SAMPLES and bool((_levels(samples) > SILENT_DB).any())
+
+
 def sounding_samples(samples: np.ndarray) -> Tensor:
     """The same by the power of the samples, for whoever has no features: bool [ceil(samples / 320)].
 
-    samples: float32 or int16, mono, 16 kHz; at least one.
+    What is absolutely silent does not sound, however quiet the rest. samples: float32 or int16, mono, 16 kHz;
+    at least one.
     """
+    return _sounding(_levels(samples), lowest=SILENT_DB)
+
+
+def _levels(samples: np.ndarray) -> Tensor:
+    """Power of each position in decibels of full scale: [ceil(samples / 320)]."""
     scale = 1.0 if samples.dtype == np.float32 else 1 / 32768
     wave = torch.from_numpy(samples.astype(np.float32)) * scale
     whole = F.pad(wave, (0, -len(wave) % POSITION_SAMPLES))
-    return _sounding(_power_db(whole.view(-1, POSITION_SAMPLES)))
+    return _power_db(whole.view(-1, POSITION_SAMPLES))
 
 
 def _power_db(blocks: Tensor) -> Tensor:
@@ -51,11 +66,14 @@ def _power_db(blocks: Tensor) -> Tensor:
     return 10.0 * blocks.square().mean(1).clamp(min=1e-12).log10()
 
 
-def _sounding(level: Tensor) -> Tensor:
-    """Positions that are loud by their level in decibels, or close to one that is: bool [positions]."""
+def _sounding(level: Tensor, lowest: float = -math.inf) -> Tensor:
+    """Positions that are loud by their level in decibels, or close to one that is: bool [positions].
+
+    lowest: what is no louder does not sound, whatever the rest.
+    """
     loud, quiet = (level.quantile(share) for share in (LOUD_QUANTILE, QUIET_QUANTILE))
     floor = torch.maximum(loud - RANGE_DB, torch.minimum(quiet + ABOVE_QUIET_DB, loud - MIN_RANGE_DB))
-    is_loud = (level >= floor).float()[None, None]
+    is_loud = ((level >= floor) & (level > lowest)).float()[None, None]
     return F.max_pool1d(is_loud, 2 * REACH + 1, stride=1, padding=REACH)[0, 0] > 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from pipeline.engine.results import Word
 from pipeline.engine.timing.words import alignment_heads, first_positions, group_words, match
 
 MEDIAN_WIDTH = 7  # of models whose config names none; openai/whisper timing.py
+REACH_S = 0.5  # openai/whisper timing.py
 ROWS_TOGETHER = 8  # on a GPU; a CPU gains nothing, and one by one no window's times depend on its company
 
 
@@ -96,12 +97,11 @@ class Aligner:
 
     def _probabilities(self, text: Spoken, hidden: Tensor) -> tuple[float, ...]:
         """hidden: the decoder's output, [tokens, dim]; a token is predicted at the place before its own."""
-        first, end = len(text.prompt) - 1, self._model.vocabulary.end
+        first, vocabulary = len(text.prompt) - 1, self._model.vocabulary
         logits = self._model.decoder.logits(hidden[first : first + len(text.tokens)])
-        likely = logits[:, :end].softmax(-1)
-        ids = torch.tensor([min(token, end - 1) for token in text.tokens], device=hidden.device)
-        found = likely.gather(1, ids[:, None]).squeeze(1).tolist()
-        return tuple(p if token < end else 0.0 for p, token in zip(found, text.tokens, strict=True))
+        logits[:, vocabulary.end : vocabulary.last_timestamp + 1] = float("-inf")
+        ids = torch.tensor(text.tokens, device=hidden.device)
+        return tuple(logits.softmax(-1).gather(1, ids[:, None]).squeeze(1).tolist())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,20 +148,39 @@ def _starts_s(text: Spoken, found: Tensor) -> tuple[float, ...]:
     return tuple(min(round(float(p) * POSITION_S, 2), duration_s) for p in positions)
 
 
-def words_of(
+def place_words(
     spans: Sequence[Span], tokens: Sequence[int], times: TokenTimes, model: Model, language: str | None
-) -> list[tuple[Word, ...]]:
-    """The words of each span. tokens: those that the spans were cut from, whose times these are."""
+) -> list[tuple[Span, tuple[Word, ...]]]:
+    """The words of each span, and the span at the times of its words.
+
+    tokens: those that the spans were cut from, whose times these are.
+    """
     vocabulary = model.vocabulary
-    places = [place for place, token in enumerate(tokens) if token < vocabulary.end]
+    places = [place for place, token in enumerate(tokens) if vocabulary.is_text(token)]
     first = 0
     found = []
     for span in spans:
         own = places[first : first + len(span.tokens)]
         first += len(span.tokens)
         groups = group_words(span.tokens, vocabulary.decode, language)
-        found.append(tuple(_word(own[group.start : group.stop], group.text, times) for group in groups))
+        words = [_word(own[group.start : group.stop], group.text, times) for group in groups]
+        found.append(fit(span, words))
     return found
+
+
+def fit(span: Span, words: Sequence[Word]) -> tuple[Span, tuple[Word, ...]]:
+    """A span that begins with its first word and ends with its last.
+
+    Where one of them reaches more than REACH_S past the span's own timestamps, it is the word that is cut: it
+    was drawn out over a pause (openai/whisper timing.py, `add_word_timestamps`).
+    """
+    first, last = words[0], words[-1]
+    is_early = first.start_s < span.start_s - REACH_S and span.start_s < first.end_s
+    is_late = last.end_s > span.end_s + REACH_S and span.end_s > last.start_s
+    start_s = span.start_s if is_early else first.start_s
+    end_s = span.end_s if is_late else last.end_s
+    cut = (replace(w, start_s=max(w.start_s, start_s), end_s=min(w.end_s, end_s)) for w in words)
+    return replace(span, start_s=start_s, end_s=end_s), tuple(cut)
 
 
 def _word(places: Sequence[int], text: str, times: TokenTimes) -> Word:

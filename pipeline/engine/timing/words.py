@@ -26,17 +26,14 @@ OPENING = "¿¡"  # opening marks that Unicode does not call so
 def alignment_heads(generation: dict[str, Any], num_layers: int, num_heads: int) -> list[tuple[int, int]]:
     """The decoder heads (layer, head) that follow the audio, both 0-based and ascending.
 
-    generation: the model's generation config. Where it names none, all heads of the upper half of the layers,
-    as openai-whisper does. Raises ValueError for a head that the model does not have.
+    generation: the model's generation config. Where it names none, or heads that the model does not have (a
+    distilled model may still have its teacher's list), all heads of the upper half of the layers, as
+    openai-whisper does.
     """
-    named = generation.get("alignment_heads") or [
-        (layer, head) for layer in range(num_layers // 2, num_layers) for head in range(num_heads)
-    ]
-    heads = sorted({(int(layer), int(head)) for layer, head in named})
-    wrong = [pair for pair in heads if not (0 <= pair[0] < num_layers and 0 <= pair[1] < num_heads)]
-    if wrong:
-        raise ValueError(f"alignment_heads names {list(wrong[0])}, a head that the model does not have")
-    return heads
+    upper = [(layer, head) for layer in range(num_layers // 2, num_layers) for head in range(num_heads)]
+    named = sorted({(int(layer), int(head)) for layer, head in generation.get("alignment_heads") or upper})
+    fits = all(0 <= layer < num_layers and 0 <= head < num_heads for layer, head in named)
+    return named if fits else upper
 
 
 def match(logits: Tensor, *, median_width: int) -> Tensor:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.engine import Engine, EngineOptions, ModelNotFound
+from pipeline.engine import Engine, ModelNotFound
 from pipeline.engine.model import packed
 from pipeline.engine.model.snapshot import DEMO_FOLDER, resolve
 from pipeline.engine.model.weights import read_weights
-from tests.engine.conftest import MINI, MINI_EN, make_speechlike
+from tests.engine.conftest import MINI, MINI_EN
 
 
 @pytest.fixture
@@ -41,21 +41,6 @@ def test_the_revision_of_a_folder_follows_its_content(copied):
     assert resolve(copied).revision != before
 
 
-def test_sharded_weights_give_the_same_tokens(copied, model_folder):
-    weights = read_weights(copied)
-    names = sorted(weights)
-    parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
-    (copied / "model.safetensors").unlink()
-    for file, part in parts.items():
-        save_file({name: weights[name] for name in part}, copied / file)
-    index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
-    (copied / "model.safetensors.index.json").write_text(json.dumps(index))
-    options = EngineOptions(max_new_tokens=5)
-    one, other = (Engine.load(folder, options=options) for folder in (copied, model_folder(MINI)))
-    windows = [make_speechlike(2.0, 0)]
-    assert one.transcribe(windows)[0].text == other.transcribe(windows)[0].text
-
-
 def test_ids_missing_from_the_generation_config_come_from_the_tokeniser(copied):
     complete = Engine.load(copied)._model.vocabulary
     generation = json.loads((copied / "generation_config.json").read_text())
@@ -69,6 +54,84 @@ def test_ids_missing_from_the_generation_config_come_from_the_tokeniser(copied):
     vocabulary = Engine.load(copied)._model.vocabulary
     for field in ("no_timestamps", "previous", "end", "start"):
         assert getattr(vocabulary, field) == getattr(complete, field)
+
+
+def cut_off(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def leave_the_first_bytes(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+
+
+def leave_a_pointer(folder):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 290403936\n"
+    (folder / "model.safetensors").write_text(pointer)
+
+
+def lose_a_shard(folder):
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def lose_the_tokeniser(folder):
+    (folder / "tokenizer.json").unlink()
+
+
+def lose_a_number(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["d_model"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_off, r"model\.safetensors is not whole: \d+ of \d+ bytes"),
+        (leave_the_first_bytes, r"model\.safetensors is no safetensors file, or only its first 100 bytes"),
+        (leave_a_pointer, r"model\.safetensors is a Git LFS pointer"),
+        (lose_a_shard, r"model-00002-of-00002\.safetensors is missing"),
+        (lose_the_tokeniser, r"has neither tokenizer\.json nor vocab\.json"),
+        (lose_a_number, r"config\.json: names no 'd_model'"),
+    ],
+)
+def test_broken_models_are_found_without_loading_them(copied, damage, message):
+    damage(copied)
+    with pytest.raises(ModelNotFound, match=message) as failure:
+        resolve(copied)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.fixture
+def hub_cache(copied, monkeypatch, tmp_path):
+    """A hub that cannot be reached, and the folder of `acme/mini` in its cache."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = tmp_path / "hub" / "models--acme--mini"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    return copied.rename(_made(folder / "snapshots") / ("0" * 40))
+
+
+def _made(folder):
+    folder.mkdir()
+    return folder
+
+
+def test_a_cache_that_another_tool_left_without_a_tokeniser_says_so(hub_cache):
+    lose_the_tokeniser(hub_cache)
+    with pytest.raises(ModelNotFound, match=r"models--acme--mini.* has neither tokenizer\.json"):
+        resolve("acme/mini")
+
+
+def test_a_cache_without_a_generation_config_serves_where_the_hub_cannot_be_reached(hub_cache):
+    (hub_cache / "generation_config.json").unlink()
+    assert resolve("acme/mini").folder == hub_cache
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "not a name!"])

@@ -195,7 +195,7 @@ def test_samples_say_where_a_window_sounds_as_its_features_do(dtype):
     found = sounding_samples(samples)
     assert len(found) == 1500
     assert (found != sounding_of(window)).float().mean() < 0.03
-    assert sounding_samples(np.zeros(1000, dtype)).tolist() == [True] * 4
+    assert sounding_samples(np.zeros(1000, dtype)).tolist() == [False] * 4
 
 
 def test_short_gaps_inside_speech_sound():

@@ -11,11 +11,12 @@ import torch
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from pipeline.engine import Engine, EngineOptions
-from pipeline.engine.decoding.segments import split_spans
+from pipeline.engine.decoding.segments import Span, split_spans
 from pipeline.engine.model.snapshot import DEMO_FOLDER, resolve
+from pipeline.engine.results import Word
 from pipeline.engine.sparsify.scoring_layer import encode_late, score
 from pipeline.engine.sparsify.selectors import SELECTORS
-from pipeline.engine.timing.alignment import Aligner, Spoken, words_of
+from pipeline.engine.timing.alignment import Aligner, Spoken, fit, place_words
 from tests.engine.conftest import MINI, make_speechlike
 from tests.synthetic.scenes import Script, compose
 from tests.synthetic.speech import SpeechUnavailableError, require_speech
@@ -150,8 +151,28 @@ def test_words_of_the_true_text_are_where_they_were_said(scenes, k):
         )
         (times,) = aligner.align([spoken])
         spans = split_spans(tokens, model.vocabulary, 30.0)
-        words = [w for span in words_of(spans, tokens, times, model, scene.language) for w in span]
+        placed = place_words(spans, tokens, times, model, scene.language)
+        words = [word for _, own in placed for word in own]
         assert [word.word.strip() for word in words] == scene.text.split()
         errors_s += [abs(word.start_s - start) for word, start in zip(words, starts_s, strict=True)]
     assert len(errors_s) > 100
     assert np.median(errors_s) <= 0.1
+
+
+def words_at(*times):
+    return [Word(start_s=start, end_s=end, word=" w", probability=0.5) for start, end in times]
+
+
+@pytest.mark.parametrize(
+    ("times", "start_s", "end_s"),
+    [
+        ([(1.2, 1.4), (1.4, 2.3)], 1.2, 2.3),  # the words know better
+        ([(0.1, 1.4), (1.4, 2.9)], 1.0, 2.0),  # drawn out over pauses
+        ([(0.0, 0.2), (2.2, 2.9)], 0.0, 2.9),  # outside of the timestamps, they are where they are
+        ([(0.1, 2.9)], 1.0, 2.0),
+    ],
+)
+def test_a_segment_begins_with_its_first_word_and_ends_with_its_last(times, start_s, end_s):
+    span, words = fit(Span(start_s=1.0, end_s=2.0, tokens=(1, 2)), words_at(*times))
+    assert (span.start_s, span.end_s) == (words[0].start_s, words[-1].end_s) == (start_s, end_s)
+    assert all(word.start_s <= word.end_s for word in words)
