@@ -1,7 +1,8 @@
 """Word error counts: the raw text is stored, normalisation happens here, counts come before ratios.
 
-English goes through Whisper's English normaliser, every other language through its basic one. Languages
-written without spaces between words are counted in characters.
+English goes through Whisper's English normaliser, every other language through its basic one, but that marks
+on letters are kept: without them words of many scripts are no longer told apart (Devanagari, Bengali, Tamil,
+Thai, Arabic and others). Languages written without spaces between words are counted in characters.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 
 import jiwer
+import regex
 
 from pipeline.engine.languages import UNSPACED_LANGUAGES
 
-NORMALISER = "whisper-normalizer (Whisper's English normaliser for en, its basic one otherwise)"
+NORMALISER = "whisper-normalizer (Whisper's English normaliser for en, else its basic one with marks kept)"
+# Marks on no letter (of emoji), and characters that are not seen: joiners, directions, soft hyphens.
+NO_TEXT = regex.compile(r"\p{Cf}|[\p{Variation_Selector}\p{Me}]|(?<![\p{L}\p{N}\p{M}])\p{M}+")
+DOTTED_I = "i\u0307"  # what Python's lower case makes of the Turkish capital
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +65,9 @@ def count_errors(reference: str, hypothesis: str, language: str | None) -> Count
 
     An empty reference counts every word of the hypothesis as an insertion.
     """
-    normalise = _normaliser("en" if language == "en" else "basic")
     unit = " ".join if language in UNSPACED_LANGUAGES else str
     output = jiwer.process_words(
-        [unit(_squeeze(normalise(reference), language))], [unit(_squeeze(normalise(hypothesis), language))]
+        [unit(normalised(reference, language))], [unit(normalised(hypothesis, language))]
     )
     return Counts(
         num_hits=output.hits,
@@ -73,9 +77,11 @@ def count_errors(reference: str, hypothesis: str, language: str | None) -> Count
     )
 
 
-def _squeeze(text: str, language: str | None) -> str:
-    """Single spaces between words; none at all where characters are counted."""
-    return ("" if language in UNSPACED_LANGUAGES else " ").join(text.split())
+def normalised(text: str, language: str | None) -> str:
+    """A text as it is compared: single spaces between words, none at all where characters are counted."""
+    seen = NO_TEXT.sub("", text)
+    words = _normaliser("en" if language == "en" else "basic")(seen).replace(DOTTED_I, "i").split()
+    return ("" if language in UNSPACED_LANGUAGES else " ").join(words)
 
 
 @cache
@@ -86,4 +92,4 @@ def _normaliser(kind: str) -> Callable[[str], str]:
         return EnglishTextNormalizer()
     from whisper_normalizer.basic import BasicTextNormalizer
 
-    return BasicTextNormalizer()
+    return BasicTextNormalizer(preserve_marks=True)

@@ -17,19 +17,19 @@ MAX_NAME_BYTES = 200  # file systems take 255; an ending and a temporary name mu
 
 
 def _srt(recording: WholeRecording) -> str:
-    return subtitles.srt(subtitles.cues(recording.segments))
+    return subtitles.srt(subtitles.cues(recording.segments, recording.speakers))
 
 
 def _vtt(recording: WholeRecording) -> str:
-    return subtitles.vtt(subtitles.cues(recording.segments), voices=len(recording.channels) > 1)
+    return subtitles.vtt(subtitles.cues(recording.segments, recording.speakers))
 
 
 def _txt(recording: WholeRecording) -> str:
-    """A line for each segment, with its channel where there are several."""
+    """A line for each segment, with its speaker where there are several channels."""
     lines = []
     for segment in recording.segments:
-        voice = f"[{segment['channel']}] " if len(recording.channels) > 1 else ""
-        lines.append(f"{voice}{subtitles.shown_text(segment['text'])}\n")
+        speaker = recording.speakers.get(segment["channel"])
+        lines.append(f"{subtitles.label(speaker)}{subtitles.shown_text(segment['text'])}\n")
     return "".join(lines)
 
 

@@ -44,6 +44,11 @@ class WholeRecording:
     reference: str | None
 
     @property
+    def speakers(self) -> dict[int, str]:
+        """What the channels are called; empty where there is one."""
+        return {channel: f"channel {channel}" for channel in self.channels} if len(self.channels) > 1 else {}
+
+    @property
     def is_translated(self) -> bool:
         """Whether the text is in another language than was spoken."""
         return self.text_language != self.language

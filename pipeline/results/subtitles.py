@@ -1,33 +1,43 @@
 """Segments to subtitles: cues that a person can read, as SubRip and WebVTT write them. Pure functions.
 
 A cue has at most two lines of 42 columns and lasts at most seven seconds, as the style guides of the
-broadcasters have it. A segment that needs more is split at words; where the words have no times of their
-own, the segment's time is shared out by the length of the words.
+broadcasters have it. A segment that needs more is split between words, sooner after a sentence or a clause;
+where the words have no times of their own, the segment's time is shared out by length.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
+
+from pipeline.results.line_breaks import breakable, width
 
 MAX_COLUMNS = 42
 MAX_LINES = 2
 MAX_CUE_S = 7.0
 MIN_CUE_S = 1.0  # what is shorter is shown this long, if the next segment leaves room
 FLOOR_S = 0.1  # and never shorter than this: WebVTT wants an end after the start
+NOBODY: Mapping[int, str] = {}
+MAX_LABEL = 16  # columns of a speaker's name
 
 # Marks that turn the direction of what follows, and the byte order mark.
 BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
-SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")  # noqa: RUF001
-CLAUSE_ENDS = (",", ";", ":", "،", "、", "，")  # noqa: RUF001
+SENTENCE_ENDS = tuple(".?!…。？！｡؟۔।॥။។")  # noqa: RUF001
+CLAUSE_ENDS = tuple(",;:،、，；：؛၊")  # noqa: RUF001
+CLOSING = "\"')]}»”’」』）】》〉"  # noqa: RUF001
+# What a break costs, as a share of a line: less after a sentence or a clause, more where no space is.
+SENTENCE_COST, CLAUSE_COST, NO_SPACE_COST = -0.4, -0.2, 0.3
 
 
 @dataclass(frozen=True)
 class TimedWord:
-    """A word, or as much of one as fits on a line. Times in seconds; `gap` stands before it on its line."""
+    """A word, or a piece of one between breaks. Times in seconds; `gap` stands before it on its line."""
 
     start_s: float
     end_s: float
@@ -37,12 +47,12 @@ class TimedWord:
 
 @dataclass(frozen=True)
 class Cue:
-    """What is shown at once. Times in seconds."""
+    """What is shown at once. Times in seconds; `speaker` is None where there is one channel."""
 
     start_s: float
     end_s: float
     lines: tuple[str, ...]
-    channel: int = 0
+    speaker: str | None = None
 
 
 def shown_text(text: str) -> str:
@@ -58,50 +68,38 @@ def _is_text(character: str) -> bool:
     return unicodedata.category(character) not in {"Cc", "Cs"}
 
 
-def width(text: str) -> int:
-    """Columns of a text: wide characters (Chinese, Japanese, Korean) take two, combining marks none."""
-    return len(text) if text.isascii() else sum(_columns(character) for character in text)
-
-
-def _columns(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def cues(segments: Iterable[Mapping[str, Any]]) -> list[Cue]:
+def cues(segments: Iterable[Mapping[str, Any]], speakers: Mapping[int, str] = NOBODY) -> list[Cue]:
     """Cues of segments (`start_s`, `end_s`, `text`, perhaps `words` and `channel`), ordered by start.
 
-    Every cue lies inside its segment; one shorter than `MIN_CUE_S` is first lengthened as far as the next
-    leaves room.
+    speakers: the names of channels; SubRip shows them in the text. Every cue lies inside its segment; one
+    shorter than `MIN_CUE_S` is first lengthened as far as the next leaves room.
     """
     ordered = sorted(segments, key=lambda segment: segment["start_s"])
-    ends = shown_until(ordered)
     found = [
-        cue for segment, end_s in zip(ordered, ends, strict=True) for cue in _segment_cues(segment, end_s)
+        cue
+        for segment, end_s in zip(ordered, shown_until(ordered), strict=True)
+        for cue in _segment_cues(segment, end_s, speakers.get(segment.get("channel", 0)))
     ]
     return sorted(found, key=lambda cue: (cue.start_s, cue.end_s))
 
 
 def shown_until(segments: Sequence[Mapping[str, Any]]) -> list[float]:
     """The end of each of the ordered segments, put off where it would be gone before it is read."""
-    nexts = [*(segment["start_s"] for segment in segments[1:]), math.inf]
+    starts = [segment["start_s"] for segment in segments]
+    room = [after - before for before, after in pairwise([*starts, math.inf])]
     return [
-        max(
-            segment["end_s"],
-            segment["start_s"] + min(MIN_CUE_S, max(FLOOR_S, following - segment["start_s"])),
-        )
-        for segment, following in zip(segments, nexts, strict=False)
+        max(segment["end_s"], segment["start_s"] + min(MIN_CUE_S, max(FLOOR_S, gap)))
+        for segment, gap in zip(segments, room, strict=True)
     ]
 
 
-def _segment_cues(segment: Mapping[str, Any], end_s: float) -> list[Cue]:
-    start_s, channel = segment["start_s"], segment.get("channel", 0)
+def _segment_cues(segment: Mapping[str, Any], end_s: float, speaker: str | None) -> list[Cue]:
+    start_s = segment["start_s"]
     timed = [word for word in segment.get("words") or [] if shown_text(word["word"])]
-    found = _split(_timed(timed, start_s, end_s), channel) if timed else []
+    found = _split(_pieces(_timed(timed, start_s, end_s), speaker), speaker) if timed else []
     if not found or any(cue.end_s <= cue.start_s for cue in found):
-        words = _interpolated(segment["text"], start_s, end_s)
-        found = _split(words, channel) if words else []
+        whole = TimedWord(start_s, end_s, shown_text(segment["text"]))
+        found = _split(_pieces([whole], speaker), speaker) if whole.text else []
     return found
 
 
@@ -112,70 +110,110 @@ def _timed(words: Sequence[Mapping[str, Any]], start_s: float, end_s: float) -> 
     for word in words:
         begin = min(max(begin, word["start_s"]), end_s)
         end = min(max(begin, word["end_s"]), end_s)
-        gap = " " if word["word"].startswith(" ") or not found else ""
-        found += _pieces(shown_text(word["word"]), begin, end, gap)
+        gap = " " if word["word"].startswith(" ") and found else ""
+        found.append(TimedWord(begin, end, shown_text(word["word"]), gap))
         begin = end
     return found
 
 
-def _interpolated(text: str, start_s: float, end_s: float) -> list[TimedWord]:
-    """The words of a text, each with a share of the time by its length."""
-    found = shown_text(text).split()
-    total = sum(len(word) + 1 for word in found)
-    per_character_s = (end_s - start_s) / total if total else 0.0
-    words: list[TimedWord] = []
-    seen = 0
-    for word in found:
-        begin = start_s + seen * per_character_s
-        seen += len(word) + 1
-        words += _pieces(word, begin, min(end_s, start_s + seen * per_character_s))
-    return words
+def _pieces(timed: Sequence[TimedWord], speaker: str | None) -> list[TimedWord]:
+    """The text of timed words as the pieces between which it may break.
+
+    What is timed may be less than a character, as tokens are, or a whole segment: a piece gets its times from
+    the places in the text where it begins and ends.
+    """
+    text = "".join(word.gap + word.text for word in timed).lstrip()
+    clock = _Clock(timed)
+    found = []
+    for match in re.finditer(r"\S+", text):
+        parts = breakable(match[0], MAX_COLUMNS - width(label(speaker)))
+        edges = list(accumulate(map(len, parts), initial=match.start()))
+        for (begin, end), part in zip(pairwise(edges), parts, strict=True):
+            gap = " " if begin == match.start() else ""
+            found.append(TimedWord(clock.time(begin), clock.time(end, is_end=True), part, gap))
+    return found
 
 
-def _pieces(word: str, start_s: float, end_s: float, gap: str = " ") -> list[TimedWord]:
-    """A word, cut where it is longer than a line, as a text without spaces is."""
-    if width(word) <= MAX_COLUMNS:
-        return [TimedWord(start_s, end_s, word, gap)]
-    half = len(word) // 2
-    middle_s = (start_s + end_s) / 2
-    return _pieces(word[:half], start_s, middle_s, gap) + _pieces(word[half:], middle_s, end_s, "")
+class _Clock:
+    """Places in a text to seconds."""
+
+    def __init__(self, timed: Sequence[TimedWord]) -> None:
+        self._timed = timed
+        self._starts: list[int] = []
+        place = -len(timed[0].gap)
+        for word in timed:
+            self._starts.append(place + len(word.gap))
+            place = self._starts[-1] + len(word.text)
+
+    def time(self, place: int, *, is_end: bool = False) -> float:
+        """When the character at a place begins, or the one before it ends."""
+        index = bisect_right(self._starts, place - is_end) - 1
+        word = self._timed[index]
+        share = (place - self._starts[index]) / len(word.text)
+        return min(word.end_s, word.start_s + share * (word.end_s - word.start_s))
 
 
-def _split(words: Sequence[TimedWord], channel: int) -> list[Cue]:
+def _split(words: Sequence[TimedWord], speaker: str | None) -> list[Cue]:
     """One cue if the words fit into one, else the cues of two parts of about equal length."""
-    lines = break_lines(words)
+    lines = break_lines(words, label(speaker))
     start_s, end_s = words[0].start_s, words[-1].end_s
-    if lines is not None and (end_s - start_s <= MAX_CUE_S or len(words) == 1):
-        return [Cue(start_s, min(end_s, start_s + MAX_CUE_S), lines, channel)]
+    if len(words) == 1 or (lines is not None and end_s - start_s <= MAX_CUE_S):
+        shown = lines or (_line(words),)
+        return [Cue(start_s, min(end_s, start_s + MAX_CUE_S), shown, speaker)]
     middle = _middle(words)
-    return _split(words[:middle], channel) + _split(words[middle:], channel)
+    return _split(words[:middle], speaker) + _split(words[middle:], speaker)
+
+
+def label(speaker: str | None) -> str:
+    """What stands before the text of a speaker, of at most `MAX_LABEL` columns and four."""
+    if speaker is None:
+        return ""
+    name = shown_text(speaker)
+    while width(name) > MAX_LABEL:
+        name = name[:-1]
+    return f"[{name}] "
 
 
 def _middle(words: Sequence[TimedWord]) -> int:
     """Where to split: near the middle of the text, sooner after a sentence or a clause."""
-    total = sum(len(word.text) + 1 for word in words)
-    costs, seen = [], 0
-    for word in words[:-1]:
-        seen += len(word.text) + 1
-        bonus = 0.4 if word.text.endswith(SENTENCE_ENDS) else 0.2 if word.text.endswith(CLAUSE_ENDS) else 0.0
-        costs.append(abs(2 * seen / total - 1) - bonus)
+    places = list(accumulate(width(word.gap + word.text) for word in words))
+    costs = [
+        abs(2 * place / places[-1] - 1) + _break_cost(*pair)
+        for place, pair in zip(places, pairwise(words), strict=False)
+    ]
     return 1 + costs.index(min(costs))
+
+
+def _break_cost(before: TimedWord, after: TimedWord) -> float:
+    text = before.text.rstrip(CLOSING)
+    if text.endswith(SENTENCE_ENDS):
+        return SENTENCE_COST
+    if text.endswith(CLAUSE_ENDS):
+        return CLAUSE_COST
+    return 0.0 if after.gap else NO_SPACE_COST
 
 
 def _line(words: Sequence[TimedWord]) -> str:
     return "".join(word.gap + word.text for word in words).strip()
 
 
-def break_lines(words: Sequence[TimedWord]) -> tuple[str, ...] | None:
-    """Words on one line, or on two of about equal length; None if they do not fit."""
+def break_lines(words: Sequence[TimedWord], first: str = "") -> tuple[str, ...] | None:
+    """Words on one line, or on two of about equal length; None if they do not fit.
+
+    first: what the first line begins with, which is not returned.
+    """
     whole = _line(words)
-    if width(whole) <= MAX_COLUMNS:
+    if width(first + whole) <= MAX_COLUMNS:
         return (whole,)
-    if width(whole) > MAX_LINES * MAX_COLUMNS + 1:
+    if width(first + whole) > MAX_LINES * MAX_COLUMNS + 1:
         return None
-    breaks = [(_line(words[:i]), _line(words[i:])) for i in range(1, len(words))]
-    best = min(breaks, key=lambda pair: max(map(width, pair)), default=None)
-    return best if best is not None and max(map(width, best)) <= MAX_COLUMNS else None
+    found = []
+    for i in range(1, len(words)):
+        lines = _line(words[:i]), _line(words[i:])
+        columns = max(width(first + lines[0]), width(lines[1]))
+        if columns <= MAX_COLUMNS:
+            found.append((columns / MAX_COLUMNS + _break_cost(words[i - 1], words[i]), lines))
+    return min(found, default=(0.0, None))[1]
 
 
 def srt(found: Iterable[Cue]) -> str:
@@ -185,18 +223,22 @@ def srt(found: Iterable[Cue]) -> str:
 
 
 def _srt_text(cue: Cue) -> str:
-    return "\n".join(cue.lines).replace("<", "‹").replace(">", "›").replace("{\\", "{")  # noqa: RUF001
+    text = label(cue.speaker) + "\n".join(cue.lines)
+    return text.replace("<", "‹").replace(">", "›").replace("{\\", "{")  # noqa: RUF001
 
 
-def vtt(found: Iterable[Cue], *, voices: bool = False) -> str:
-    """Cues as WebVTT; with `voices` each names its channel."""
-    blocks = (f"\n{_times(cue, '.')}\n{_vtt_text(cue, voices)}\n" for cue in found)
-    return "WEBVTT\n" + "".join(blocks)
+def vtt(found: Iterable[Cue]) -> str:
+    """Cues as WebVTT; each names its speaker where there are several."""
+    return "WEBVTT\n" + "".join(f"\n{_times(cue, '.')}\n{_vtt_text(cue)}\n" for cue in found)
 
 
-def _vtt_text(cue: Cue, voices: bool) -> str:
-    text = "\n".join(cue.lines).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return f"<v channel {cue.channel}>{text}" if voices else text
+def _vtt_text(cue: Cue) -> str:
+    text = _escaped("\n".join(cue.lines))
+    return text if cue.speaker is None else f"<v {_escaped(shown_text(cue.speaker))}>{text}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _times(cue: Cue, point: str) -> str:

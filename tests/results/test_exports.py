@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import wave
 
 import av
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,6 +124,87 @@ def test_words_written_without_spaces_are_shown_without_spaces():
     assert [cue.lines for cue in found] == [("東京都は大きい。",)]
 
 
+THAI = "ประเทศไทยมีวัฒนธรรมที่หลากหลายและผู้คนชอบทำอาหารเพื่อต้อนรับนักท่องเที่ยวด้วยรอยยิ้ม"
+BURMESE = "မြန်မာနိုင်ငံသည်အရှေ့တောင်အာရှတွင်ရှိသောနိုင်ငံတစ်နိုင်ငံဖြစ်ပြီးလူမျိုးပေါင်းများစွာအတူတကွနေထိုင်ကြသည်"
+HINDI = "क्ष" * 60  # a conjunct is one grapheme
+EMOJI = "\U0001f468\u200d\U0001f469\u200d\U0001f467\U0001f44d\U0001f3fd\U0001f1e9\U0001f1ea\u2764\ufe0f" * 12
+MIXED = "ครับ" * 9 + "Whisper" + "ครับ" * 9 + "OpenAI" + "ครับ" * 9
+
+
+def lines_of(text, end_s=30.0, **changes):
+    return [line for cue in subtitles.cues([segment(text, 0.0, end_s, **changes)]) for line in cue.lines]
+
+
+@pytest.mark.parametrize("text", [THAI, BURMESE, HINDI, EMOJI, MIXED, "e\u0301" * 200, "한국어" * 30])
+@pytest.mark.parametrize("shift", range(4))
+def test_no_line_starts_inside_of_a_grapheme(text, shift):
+    whole = "a" * shift + text
+    lines = lines_of(whole)
+    assert len(lines) > 1
+    assert "".join(lines) == whole
+    edges = set(itertools.accumulate(map(len, lines)))
+    assert edges <= {match.end() for match in regex.finditer(r"\X", whole)}
+
+
+@pytest.mark.parametrize("text", [THAI, BURMESE, EMOJI])
+def test_no_line_starts_inside_of_a_grapheme_though_every_character_has_its_time(text):
+    words = [
+        {"start_s": i * 0.1, "end_s": i * 0.1 + 0.1, "word": character, "probability": 1.0}
+        for i, character in enumerate(text)
+    ]
+    lines = lines_of(text, words=words)
+    assert "".join(lines) == text
+    assert set(itertools.accumulate(map(len, lines))) <= {m.end() for m in regex.finditer(r"\X", text)}
+
+
+def test_latin_words_stay_whole_inside_of_a_text_without_spaces():
+    for text in (MIXED, "今日は" * 8 + "Whisper" + "文字起こし" * 3 + "OpenAI" + "を使います" * 4):
+        lines = lines_of(text)
+        assert any("Whisper" in line for line in lines)
+        assert any("OpenAI" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            "今日は朝からとてもよい天気です。明日は雨が降るかもしれません。",
+            ["今日は朝からとてもよい天気です。", "明日は雨が降るかもしれません。"],
+        ),
+        (
+            "我们今天要讨论的问题非常重要\uff0c请大家认真听讲并且做好笔记。",
+            ["我们今天要讨论的问题非常重要\uff0c", "请大家认真听讲并且做好笔记。"],
+        ),
+        (
+            "「そうですね」と彼は静かに言いました。「でも、それは本当のことなのでしょうか」",
+            ["「そうですね」と彼は静かに言いました。", "「でも、それは本当のことなのでしょうか」"],
+        ),
+    ],
+)
+def test_chinese_and_japanese_break_at_punctuation(text, lines):
+    assert lines_of(text, end_s=6.0) == lines
+
+
+def test_words_of_korean_stay_whole():
+    words = ["안녕하세요", "오늘은", "날씨가", "매우", "좋습니다", "그래서", "산책을", "하려고", "합니다"] * 3
+    assert " ".join(lines_of(" ".join(words))).split() == words
+
+
+def test_two_channels_are_named_in_subtitles_and_the_name_fits_on_the_line(tmp_path):
+    text = "This is the first sentence of the two, it is long enough for a second line."
+    rows = [
+        transcript("call.wav", [segment(text, 1.0, 5.0)]),
+        transcript("call.wav", [segment("yes", 2.0, 3.0)], channel=1),
+    ]
+    out = make_output(tmp_path / "out", rows)
+    export(out, "srt")
+    blocks = (out / "export" / "call.wav.srt").read_text().split("\n\n")
+    shown = [block.splitlines()[2] for block in blocks]
+    assert all(line.startswith(("[channel 0] ", "[channel 1] ")) for line in shown)
+    assert [line for line in shown if "yes" in line] == ["[channel 1] yes"]
+    assert all(subtitles.width(line) <= 42 for block in blocks for line in block.splitlines()[2:])
+
+
 def test_lines_break_in_the_middle_and_cues_after_a_sentence():
     first = "This is the first sentence of the two, it is long enough."
     text = f"{first} And this is the second one of them, as long."
@@ -170,7 +253,8 @@ def test_parts_and_channels_become_one_file_in_the_order_of_time(tmp_path):
     ]
     out = make_output(tmp_path / "out", rows)
     assert export(out, "txt")["num_written"] == 1
-    assert (out / "export" / "call.wav.txt").read_text() == "[0] first\n[1] second\n[0] third\n"
+    text = (out / "export" / "call.wav.txt").read_text()
+    assert text == "[channel 0] first\n[channel 1] second\n[channel 0] third\n"
     export(out, "vtt")
     assert "<v channel 1>second" in (out / "export" / "call.wav.vtt").read_text()
     export(out, "jsonl")
@@ -249,14 +333,17 @@ def test_a_recording_without_speech_is_an_empty_file(tmp_path):
 
 
 def test_what_cannot_be_written_is_one_line_and_the_others_are_there(tmp_path):
-    odd = transcript("b.wav", [segment("x", start_s=float("nan"))])
-    rows = [transcript("a.wav", [segment("one")]), odd, transcript("c.wav", [segment("two")])]
+    rows = [transcript(name, [segment("one")]) for name in ("a.wav", "b.wav", "c.wav")]
     out = make_output(tmp_path / "out", rows)
+    (out / "export" / "b.wav.srt").mkdir(parents=True)
     command = [sys.executable, "-m", "jobs.export", str(out), "--format", "srt"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert [line.split(" ", 1)[1].partition(":")[0] for line in done.stderr.splitlines()] == ["b.wav"]
-    assert sorted(path.name for path in (out / "export").iterdir()) == ["a.wav.srt", "c.wav.srt"]
+    assert sorted(path.name for path in (out / "export").rglob("*") if path.is_file()) == [
+        "a.wav.srt",
+        "c.wav.srt",
+    ]
     assert json.loads(done.stdout)["num_faults"] == 1
 
 
