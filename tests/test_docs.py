@@ -58,18 +58,22 @@ def test_every_error_type_is_raised_somewhere():
     assert [name for name in ERROR_TYPES if not any(f'"{name}"' in text for text in sources)] == []
 
 
-def test_every_option_of_transcribe_is_in_the_readme():
+def test_every_option_of_transcribe_is_in_its_page():
     from jobs.transcribe import transcribe
 
-    readme = (ROOT / "README.md").read_text()
-    missing = [
-        option for parameter in transcribe.params for option in parameter.opts if option.startswith("--")
-    ]
-    assert [option for option in missing if option not in readme] == []
+    page = (ROOT / "docs" / "transcribe.md").read_text()
+    options = [name for parameter in transcribe.params for name in parameter.opts if name.startswith("--")]
+    assert [option for option in options if f"| `{option}` |" not in page] == []
 
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+def test_every_error_type_has_its_line_among_the_troubles():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    assert [name for name in ERROR_TYPES if f"| `{name}` |" not in page] == []
+
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 IDS = {"ids": lambda page: page.name}
+TESTS = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
 
 
 def blocks(page: Path, language: str = r"\w*") -> list[str]:
@@ -93,11 +97,24 @@ def command_of(name: str) -> click.Command:
     return next(one for one in commands if one.callback and one.callback.__module__ == module.__name__)
 
 
+def links_of(page: Path) -> set[Path]:
+    """What a page links to in this repository."""
+    links = re.findall(r"\]\(([^)\s#]+)[^)\s]*\)", page.read_text())
+    return {(page.parent / link).resolve() for link in links if "://" not in link}
+
+
 @pytest.mark.parametrize("page", PAGES, **IDS)
 def test_every_link_leads_somewhere(page):
-    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
-    local = [link.partition("#")[0] for link in links if "://" not in link]
-    assert [link for link in local if link and not (page.parent / link).exists()] == []
+    assert [path for path in links_of(page) if not path.exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, **IDS)
+def test_every_test_and_module_that_is_named_is_there(page):
+    text = page.read_text()
+    paths = re.findall(r"\b((?:tests|pipeline|jobs)/[\w/]+\.py)\b", text)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    named = re.findall(r"`(test_\w+)`", text)
+    assert [name for name in named if f"def {name}(" not in TESTS] == []
 
 
 @pytest.mark.parametrize("page", PAGES, **IDS)
@@ -120,5 +137,9 @@ def test_pythons_examples_import_what_exists():
 
 
 def test_every_page_is_reached_from_the_readme():
-    text = (ROOT / "README.md").read_text()
-    assert [page.name for page in PAGES if page.name != "README.md" and f"docs/{page.name}" not in text] == []
+    reached, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        reached.add(page)
+        ahead += [path for path in links_of(page) if path in PAGES and path not in reached]
+    assert reached == set(PAGES)
