@@ -69,7 +69,7 @@ def test_a_renewal_that_fails_does_not_give_the_lock_up(store, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", failing(os.fsync, 10**6, errno.ENOSPC))
             time.sleep(0.1)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while json.loads(store.read(lock.NAME))["expires"] == before:
             assert time.monotonic() < deadline
             time.sleep(0.01)

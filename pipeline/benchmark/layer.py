@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.engine.model import int8
 from pipeline.engine.model.encoder import Encoder, EncoderLayer
 from pipeline.engine.model.snapshot import resolve
 from pipeline.engine.model.whisper import load_model
 from pipeline.engine.sparsify.scoring_layer import finish_kept
 from pipeline.engine.sparsify.selectors import SELECTORS, Evidence, num_kept
 
-DTYPES = ("float32", "int8")
+DTYPES = ("float32", "int8") if int8.is_supported() else ("float32",)
 
 
 def time_layers(folder: Path, *, layer: int, sparsity: float, num_rounds: int) -> list[dict[str, Any]]:

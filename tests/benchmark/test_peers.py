@@ -12,6 +12,7 @@ import torch
 
 from jobs.benchmark import benchmark
 from jobs.cli import WrongUse
+from pipeline.benchmark.layer import DTYPES
 from pipeline.benchmark.machine import peak_flops, peak_int8
 from pipeline.benchmark.peers.contender import CaseSetup, new_tokens
 from pipeline.benchmark.peers.contenders import Ours
@@ -118,6 +119,7 @@ def test_kinds_have_the_vocabulary_sizes_of_the_released_models():
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_the_last_line_on_stdout_is_json_with_every_round():
     done = subprocess.run(
         [sys.executable, "-m", "jobs.benchmark", "--cases", "tiny-b4", "--contenders", "f32,f32_eas",
@@ -127,11 +129,9 @@ def test_the_last_line_on_stdout_is_json_with_every_round():
     totals = json.loads(done.stdout)
     assert [one["num_tokens"] for one in totals["rounds"]] == [8, 8]
     assert set(totals["ratios"]["tiny-b4"]) == {"f32_eas/f32"}
-    assert all(0 < row["roofline"] < 1.5 and row["peak_bytes"] > 1e8 for row in totals["medians"])
-    assert [(row["model"], row["dtype"]) for row in totals["layers"]] == [
-        ("tiny", "float32"),
-        ("tiny", "int8"),
-    ]
+    assert all(row["peak_bytes"] > 1e8 for row in totals["medians"])
+    assert [(row["model"], row["dtype"]) for row in totals["layers"]] == [("tiny", one) for one in DTYPES]
+    assert all(0 < row["roofline"] < 1.5 for row in totals["medians"])
     assert all(0.2 < row["ratio"] < 3 for row in totals["layers"])
 
 

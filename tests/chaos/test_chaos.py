@@ -16,13 +16,13 @@ NAMED_POINTS = {
     *("rename plan", "rename _job.json", "open attempt", "rename run record", "link lock"),
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def run(script, *arguments):
     done = subprocess.run(
         [sys.executable, "-m", f"tests.chaos.{script}", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -13,6 +13,8 @@ from pipeline.output import attempts
 from pipeline.output.store import open_store
 from tests.fakes import FakeEngine, audio_table, read_recording, result, round_context
 
+PATIENCE_S = 60.0
+
 
 class Log:
     """What was inside together with what."""
@@ -21,35 +23,39 @@ class Log:
         self.inside: set[str] = set()
         self.company: dict[str, set[str]] = {}
 
-    def stay(self, name: str, door, seconds: float) -> None:
+    def stay(self, name: str, door, until: threading.Event | None = None) -> None:
+        """Go in, and out again when the event is set."""
         with door():
             self.inside.add(name)
             for one in self.inside:
                 self.company.setdefault(one, set()).update(self.inside)
-            time.sleep(seconds)
+            assert until is None or until.wait(PATIENCE_S)
             self.inside.remove(name)
 
 
-def run_together(calls) -> None:
+def run_together(calls, all_came: threading.Event) -> None:
+    """Start each of the calls when the one before it has come to its door."""
     threads = [threading.Thread(target=call) for call in calls]
     for thread in threads:
         thread.start()
-        time.sleep(0.02)
+        time.sleep(0.2)
+    all_came.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
 def test_some_are_beside_others_and_some_are_alone():
-    sharing, log = SharedLock(), Log()
+    sharing, log, all_came = SharedLock(), Log(), threading.Event()
     run_together(
         [
-            lambda: log.stay("a", sharing.shared, 0.2),
-            lambda: log.stay("b", sharing.shared, 0.2),
-            lambda: log.stay("c", sharing.exclusive, 0.05),
-            lambda: log.stay("d", sharing.shared, 0.05),
-            lambda: log.stay("e", sharing.exclusive, 0.05),
-        ]
+            lambda: log.stay("a", sharing.shared, all_came),
+            lambda: log.stay("b", sharing.shared, all_came),
+            lambda: log.stay("c", sharing.exclusive),
+            lambda: log.stay("d", sharing.shared),
+            lambda: log.stay("e", sharing.exclusive),
+        ],
+        all_came,
     )
     assert log.company["a"] == {"a", "b"}
     assert log.company["c"] == {"c"}
@@ -65,7 +71,7 @@ def test_who_fails_inside_lets_the_next_in():
                 raise OSError("broken")
         except OSError:
             pass
-    log.stay("later", sharing.exclusive, 0.0)
+    log.stay("later", sharing.exclusive)
     assert log.company == {"later": {"later"}}
 
 
@@ -80,17 +86,18 @@ def unit(shard_id: int, attempt: int) -> pa.Table:
 
 
 def test_first_attempts_share_the_engine_and_a_second_one_is_marked_and_run_alone(tmp_path):
-    store, marks = open_store(str(tmp_path / "out")), {}
+    store, marks, all_came = open_store(str(tmp_path / "out")), {}, threading.Event()
 
     def answer(_samples, _language):
-        time.sleep(0.1)
+        assert all_came.wait(PATIENCE_S)
         found = attempts.count_marks(store)
         for name in found:
             marks.setdefault(name, set()).update(found)
         return result()
 
     work = TranscribeShard(round_context(store, load=lambda: FakeEngine(answer=answer)))
-    run_together([lambda one=one: work(one) for one in (unit(0, 1), unit(1, 1), unit(2, 2), unit(3, 1))])
+    units = [unit(0, 1), unit(1, 1), unit(2, 2), unit(3, 1)]
+    run_together([lambda one=one: work(one) for one in units], all_came)
     assert "shard-000001" in marks["shard-000000"]
     assert marks["shard-000002"] == {"shard-000002"}
     assert not attempts.count_marks(store)

@@ -32,6 +32,7 @@ def _references() -> dict[str, dict[str, str]]:
         return {row["audio_filepath"]: row for row in csv.DictReader(table, delimiter="\t")}
 
 
+@pytest.mark.timing
 def test_the_model_is_small_and_loads_quickly_without_a_warning() -> None:
     assert sum(path.stat().st_size for path in DEMO_FOLDER.iterdir()) <= MAX_BYTES
     WhisperForConditionalGeneration.from_pretrained(DEMO_FOLDER)  # the first load pays for imports
@@ -40,9 +41,10 @@ def test_the_model_is_small_and_loads_quickly_without_a_warning() -> None:
         warnings.simplefilter("error")
         model = WhisperForConditionalGeneration.from_pretrained(DEMO_FOLDER)
         WhisperProcessor.from_pretrained(DEMO_FOLDER)
-    assert time.perf_counter() - started < 2
+    took_s = time.perf_counter() - started
     assert model.dtype == torch.float32
     assert model.generation_config.max_initial_timestamp_index is None
+    assert took_s < 2
 
 
 def test_the_tokeniser_brings_timestamps_back(recogniser: Recogniser) -> None:

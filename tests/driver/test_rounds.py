@@ -62,7 +62,7 @@ def make_folder(folder, loudness):
         soundfile.write(folder / name, np.full(2 * RATE, value, np.int16), RATE)
 
 
-def cpus_in_use_at_last(patience_s=30.0):
+def cpus_in_use_at_last(patience_s=120.0):
     """The CPUs that are still taken when those of ended actors have come back."""
     until = time.monotonic() + patience_s
     while (used := ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0.0)) > 0:

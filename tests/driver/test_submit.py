@@ -66,7 +66,7 @@ def head(tmp_path_factory):
     process = subprocess.Popen(
         start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not answers(f"http://127.0.0.1:{dashboard}/api/jobs/"):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -74,7 +74,7 @@ def head(tmp_path_factory):
     yield environment
     os.killpg(process.pid, signal.SIGTERM)
     try:
-        process.wait(20)
+        process.wait(60)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -84,15 +84,15 @@ def submit(environment, *arguments):
     command = [RAY, "job", "submit", "--working-dir", ".", "--", "python", "-m", "jobs.transcribe"]
     return subprocess.run(
         [*command, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True,
-        timeout=300, check=False,
+        timeout=900, check=False,
     )  # fmt: skip
 
 
 def exported(url):
     """Our metrics at a node's endpoint, as soon as there are any."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             found = set(re.findall(r"^(ray_earshard_\w+)", answer.read().decode(), re.MULTILINE))
         if found or time.monotonic() > deadline:
             return found
@@ -125,7 +125,8 @@ def test_the_head_takes_no_job_without_the_token(head, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_stopped_job_ends_within_thirty_seconds_and_goes_on_later(head, tmp_path):
+@pytest.mark.timing
+def test_a_stopped_job_ends_within_thirty_seconds_and_is_resumed(head, tmp_path):
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for recording in SPEECH.glob("*.*"):
@@ -135,16 +136,17 @@ def test_a_stopped_job_ends_within_thirty_seconds_and_goes_on_later(head, tmp_pa
     arguments += ["--sparsity", 0, "--shard-hours", 0.001]
     command = [RAY, "job", "submit", "--no-wait", "--submission-id", "stopped", "--working-dir", "."]
     command += ["--", "python", "-m", *map(str, arguments)]
-    subprocess.run(command, cwd=ROOT, env=head, check=True, capture_output=True, timeout=120)
-    deadline = time.monotonic() + 240
+    subprocess.run(command, cwd=ROOT, env=head, check=True, capture_output=True, timeout=300)
+    deadline = time.monotonic() + 600
     while not list(output.glob("metrics/*.parquet")):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     started = time.monotonic()
-    subprocess.run([RAY, "job", "stop", "stopped"], env=head, check=True, capture_output=True, timeout=120)
-    assert time.monotonic() - started < 30
+    subprocess.run([RAY, "job", "stop", "stopped"], env=head, check=True, capture_output=True, timeout=300)
+    took_s = time.monotonic() - started
     assert not (output / "_SUCCESS").exists()
     assert not (output / "_tmp" / "lock.json").exists()
     done = submit(head, *arguments[1:])
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list(read_transcripts(str(output)))) == len(list(source.iterdir()))
+    assert took_s < 30

@@ -142,14 +142,16 @@ def test_the_time_of_the_alignment_is_not_that_of_a_retry(model_folder, monkeypa
     assert (result.fallback, result.retry_device_s) == (None, 0.0)
 
 
+@pytest.mark.timing
 def test_shares_of_the_device_time_add_up_to_the_busy_time(model_folder):
     engine = Engine.load(model_folder(MINI), options=EngineOptions(max_new_tokens=20, batch_size=2))
     engine.warm_up()
     started = time.perf_counter()
     results = engine.transcribe([make_speechlike(5.0, n) for n in range(4)])
     wall_s = time.perf_counter() - started
-    assert 0.9 * wall_s < sum(result.device_s for result in results) <= wall_s
     assert all(result.device_s > 0 for result in results)
+    assert sum(result.device_s for result in results) <= wall_s
+    assert 0.9 * wall_s < sum(result.device_s for result in results)
 
 
 def test_sparse_windows_say_how_many_positions_were_kept(model_folder, monkeypatch):

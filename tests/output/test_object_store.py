@@ -100,7 +100,7 @@ def test_a_job_reads_from_a_bucket_commits_to_a_bucket_and_resumes(bucket):
         file_system.put_file(str(SPEECH / name), f"job-outputs/in/{name}")
     command = [sys.executable, "-m", "jobs.transcribe", f"{bucket}/in", "--output", f"{bucket}/out"]
     command += ["--model", "demo", "--shard-hours", "0.003"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["num_ok"] == 2
     before = {path: info["ETag"] for path, info in file_system.find("job-outputs/out", detail=True).items()}
@@ -108,7 +108,7 @@ def test_a_job_reads_from_a_bucket_commits_to_a_bucket_and_resumes(bucket):
     file_system.rm("job-outputs/out/_SUCCESS")
     marker = next(path for path in before if "/metrics/shard-000001" in path)
     file_system.rm(marker)
-    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert again.returncode == 0, again.stderr
     file_system.invalidate_cache()
     after = {path: info["ETag"] for path, info in file_system.find("job-outputs/out", detail=True).items()}

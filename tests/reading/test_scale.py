@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from tests.reading.made_audio import RATE, write
-from tests.reading.test_shard_reader import plan_of, read_all
+from tests.reading.read_rows import plan_of, read_all
 
 pytestmark = pytest.mark.slow
 

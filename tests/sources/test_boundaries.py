@@ -16,7 +16,7 @@ from pipeline.sources.boundaries import PRIVATE, ROOTS, PrivateAddress, refuse_p
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import InputError
 from tests.reading.made_audio import vowels, wav_bytes, write
-from tests.reading.test_shard_reader import content, options
+from tests.reading.read_rows import content, options
 
 
 def plan_of(path):

@@ -15,8 +15,8 @@ from pipeline.reading.shard_reader import ShardReader
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import InputError
 from tests.reading.made_audio import vowels, wav_bytes, write
-from tests.reading.test_shard_reader import content, options
-from tests.sources.test_listing import archive, manifest
+from tests.reading.read_rows import content, options
+from tests.sources.inputs import archive, manifest
 
 
 def plan_of(*inputs, **how):

@@ -11,7 +11,7 @@ from pipeline.engine.model.layers import Linear
 from pipeline.engine.model.packed import PackedLinear, is_supported
 from tests.engine.conftest import MINI
 
-pytestmark = pytest.mark.skipif(not is_supported(), reason="this build of torch has no oneDNN kernels")
+pytestmark = pytest.mark.skipif(not is_supported(), reason="packed maps need torch with oneDNN")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 1), (8, 1), (2, 30), (64, 1)])

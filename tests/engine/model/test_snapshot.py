@@ -149,7 +149,7 @@ def test_an_unreachable_hub_is_named_quickly_with_the_way_out(monkeypatch, tmp_p
     started = time.monotonic()
     with pytest.raises(ModelNotFound, match=r"openai/whisper-tiny .*--model FOLDER"):
         Engine.load("openai/whisper-tiny")
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60  # not the minutes of all its retries
 
 
 def test_files_that_are_no_whisper_model_are_refused(copied):
