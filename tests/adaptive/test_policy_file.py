@@ -92,5 +92,5 @@ def test_a_policy_for_other_weights_is_refused_in_one_line():
 )
 def test_a_policy_with_a_level_that_the_model_does_not_have_is_refused(level):
     policy = replace(POLICY, model_revision=resolve("demo").revision, levels=(level,), start=1)
-    with pytest.raises(OptionError, match="--sparsity: level 1 of the policy has "):
+    with pytest.raises(OptionError, match="--sparsity: level 1 of the policy: "):
         resolve_options(request(policy), RunOptions(gpus_per_actor=0))
