@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Where there is no NVIDIA GPU, the CPU build of torch is enough and a tenth of the size.
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch>=2.11,<2.14' || echo 'torch==2.13.0')
 
-.PHONY: demo test chaos gpu gpu-job lint clean
+.PHONY: demo test test-fast chaos gpu gpu-job lint clean
 
 demo: .venv/installed
 	$(BIN)/python -m jobs.transcribe pipeline/demo/speech --model demo --output out/demo \
@@ -12,6 +12,10 @@ demo: .venv/installed
 
 test: .venv/tested
 	$(BIN)/python -m pytest
+
+# What starts no Ray and is done in two minutes on two cores.
+test-fast: .venv/tested
+	$(BIN)/python -m pytest -m "not ray and not slow"
 
 # Faults of every kind for MINUTES minutes, and a table of what came of them.
 MINUTES ?= 30

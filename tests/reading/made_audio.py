@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 
 import av
@@ -12,8 +13,9 @@ import soundfile
 RATE = 16_000
 
 
+@cache
 def vowels(seconds: float, *, seed: int = 0, rate: int = RATE) -> np.ndarray:
-    """A voice that sings syllables: a pulse train through changing formants, float32 in [-0.5, 0.5]."""
+    """A voice that sings syllables, a pulse train through changing formants: float32 in [-0.5, 0.5], read-only."""
     rng = np.random.default_rng(seed)
     num = round(seconds * rate)
     t = np.arange(num) / rate
@@ -28,7 +30,9 @@ def vowels(seconds: float, *, seed: int = 0, rate: int = RATE) -> np.ndarray:
         signal += gain * np.sin(harmonic * phase)
     envelope = 0.15 + 0.85 * np.abs(np.sin(np.pi * 4 * t))
     signal = signal * envelope + 0.01 * rng.standard_normal(num)
-    return (0.5 * signal / np.abs(signal).max(initial=1e-9)).astype(np.float32)
+    voice = (0.5 * signal / np.abs(signal).max(initial=1e-9)).astype(np.float32)
+    voice.flags.writeable = False  # every test that asks for it has the same
+    return voice
 
 
 def write(path: Path, samples: np.ndarray, rate: int = RATE, **how) -> Path:

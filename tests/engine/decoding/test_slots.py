@@ -52,7 +52,7 @@ def languages_of(kind: Kind) -> dict[str, str]:
     return {"language": "en", "task": "transcribe"} if kind.is_multilingual else {}
 
 
-@pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.parametrize("timestamps", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("kind", [TINY, TINY_EN, LARGE_V3], ids=lambda kind: kind.name)
 def test_greedy_tokens_of_the_real_shapes_equal_those_of_generate(model_folder, kind, timestamps):
     folder = model_folder(kind)
