@@ -15,7 +15,7 @@ RATE = 16_000
 
 @cache
 def vowels(seconds: float, *, seed: int = 0, rate: int = RATE) -> np.ndarray:
-    """A voice that sings syllables, a pulse train through changing formants: float32 in [-0.5, 0.5], read-only."""
+    """A voice that sings syllables, a pulse train in changing formants: float32 in [-0.5, 0.5], read-only."""
     rng = np.random.default_rng(seed)
     num = round(seconds * rate)
     t = np.arange(num) / rate
