@@ -21,9 +21,12 @@ from typing import Any
 
 from pipeline.errors import one_line
 from pipeline.reading.audio import ALIVE, MAX_MESSAGE, MAX_TOGETHER, READY, DecodeRequest, content, samples_in
-from pipeline.reading.backends import Block, PyavReader, Stream, open_range, open_soundfile
-from pipeline.reading.containers import Container, is_cut_short, sniff
+from pipeline.reading.blocks import Block, Stream, open_range
+from pipeline.reading.containers import Container, sniff
+from pipeline.reading.lengths import is_cut_short
+from pipeline.reading.pyav_reader import PyavReader
 from pipeline.reading.resampling import Conversion, too_long
+from pipeline.reading.soundfile_reader import open_soundfile
 from pipeline.reading.voice_activity import VoiceActivity
 from pipeline.sources.recording import RecordingError
 
@@ -181,7 +184,7 @@ def _decoders(
     """The ways to open a recording, best first; each gives a stream and what counts its broken packets."""
 
     def by_soundfile() -> tuple[Stream, Callable[[], int]]:
-        stream = open_soundfile(source, start, length, container, request.offset_s)
+        stream = open_soundfile(source, start, length, container, request.offset_s, request.max_s)
         limit_s = request.limits.max_hours * 3600
         if stream.declared_s is not None and stream.declared_s > limit_s:
             _refuse_if_there(open_soundfile(source, start, length, container, limit_s), request)
@@ -189,12 +192,11 @@ def _decoders(
 
     def by_pyav() -> tuple[Stream, Callable[[], int]]:
         reader = PyavReader(source, start, length, container)
-        return reader.stream(), lambda: reader.num_broken
+        return reader.stream(request.offset_s), lambda: reader.num_broken
 
     if container.by_soundfile:
         yield by_soundfile
-    if container.ffmpeg_format is not None:
-        yield by_pyav
+    yield by_pyav
 
 
 def _refuse_if_there(stream: Stream, request: DecodeRequest) -> None:
@@ -233,7 +235,8 @@ def _attempt(
         num_bad_samples=conversion.num_bad_samples,
         declared_s=stream.declared_s if stream else None,
         ended=conversion.ended or failure is not None,
-        damaged=num_broken > 0 or (failure is not None and stream is not None),
+        damaged=num_broken > 0
+        or (failure is not None and failure.error_type == "corrupt" and stream is not None),
         failure=failure,
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.reading.audio import DecodeRequest
-from pipeline.reading.backends import Block, Stream
+from pipeline.reading.blocks import Block, Stream
 from pipeline.sources.recording import RecordingError
 
 MAX_BAD_SHARE = 0.01  # of non-finite samples; beyond it the recording is unusable

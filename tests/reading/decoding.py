@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import pytest
 
 from pipeline.sources.opening import OpenRecording
@@ -39,3 +40,9 @@ def error_of(decoder, path, **how):
     assert os.path.basename(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     return caught.value.error_type
+
+
+def likeness(found, expected):
+    """The correlation of two signals."""
+    num = min(len(found), len(expected))
+    return np.corrcoef(found[:num].astype(float), expected[:num].astype(float))[0, 1]

@@ -10,14 +10,8 @@ import pytest
 from pipeline.reading.audio import DecodeLimits
 from pipeline.reading.decoder import AudioDecoder
 from pipeline.sources.opening import OpenRecording
-from tests.reading.decoding import decode, error_of, opened
+from tests.reading.decoding import decode, error_of, likeness, opened
 from tests.reading.made_audio import RATE, encode, vowels, wav_bytes, write
-
-
-def likeness(found, expected):
-    """The correlation of two signals."""
-    num = min(len(found), len(expected))
-    return np.corrcoef(found[:num].astype(float), expected[:num].astype(float))[0, 1]
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,12 @@ import numpy as np
 
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.reading.audio import DecodeRequest
-from pipeline.reading.backends import open_range, open_soundfile
+from pipeline.reading.blocks import open_range
 from pipeline.reading.containers import sniff
 from pipeline.reading.decoder_process import CHILD_SETTINGS
 from pipeline.reading.resampling import Conversion
 from pipeline.reading.shard_reader import BATCH_S
+from pipeline.reading.soundfile_reader import open_soundfile
 from pipeline.reading.voice_activity import VoiceActivity
 
 MOST_S = 3600.0  # of audio: enough for a rate
