@@ -50,6 +50,7 @@ def _counts(given: dict[str, Any], found: archive.Survey) -> dict[str, Any]:
         "dry_run": given["dry_run"],
         "num_listed": found.num_listed,
         "num_skipped": found.num_skipped,
+        "num_passed_over": found.num_passed_over,
         "num_new": len(found.new),
         "num_changed": len(found.changed),
     }

@@ -12,14 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.schema import PLAN
-from pipeline.sources.recording import MEDIA_BYTES_PER_S, InputError, Recording, extension
+from pipeline.sources.recording import InputError, Recording, media_rate
 
 BATCH_ROWS = 65_536
 MIN_PART_S = 120  # two cuts, each within 30 s of its nominal place, never cross
 MIN_ESTIMATE_S = 1.0  # every file costs something: a shard of an hour holds at most 3,600
 OVERFLOW_FACTOR = 4.0  # what ran over was underestimated at least twice
-
-OTHER_BYTES_PER_S = 16_000  # of a recording whose name says nothing, see `MEDIA_BYTES_PER_S`
 
 
 def make_plan(recordings: Iterable[Recording], *, shard_hours: float) -> pa.Table:
@@ -83,9 +81,13 @@ def _fill(load: np.ndarray, shard_s: float, first_shard_id: int = 0) -> np.ndarr
     return shards
 
 
+OF_RECORDING = (
+    *("recording_id", "uri", "member", "bytes", "identity", "reference"),
+    *("language", "prompt"),
+)
 FOUND = pa.schema(
     [
-        *(PLAN.field(name) for name in ("recording_id", "uri", "member", "bytes", "identity", "reference")),
+        *(PLAN.field(name) for name in OF_RECORDING),
         pa.field("duration_s", pa.float64()),
         pa.field("estimate_s", pa.float64()),
     ]
@@ -107,7 +109,7 @@ def estimate_s(uri: str, member: str | None, num_bytes: int, duration_s: float |
     """Seconds of audio that a recording is taken to have before it is decoded."""
     if duration_s is not None:
         return duration_s
-    return num_bytes / MEDIA_BYTES_PER_S.get(extension(member or uri), OTHER_BYTES_PER_S)
+    return num_bytes / media_rate(uri, member).typical
 
 
 def _check_unique(ids: pa.ChunkedArray) -> None:

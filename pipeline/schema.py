@@ -29,6 +29,8 @@ PLAN = pa.schema(
         _required("bytes", pa.int64()),
         _required("identity", pa.string()),  # size and mtime, or size and etag
         pa.field("reference", pa.string()),
+        pa.field("language", pa.string()),  # what a manifest says; null: the job's --language
+        pa.field("prompt", pa.string()),  # what a manifest says; null: the job's --initial-prompt
     ]
 )
 
@@ -49,6 +51,8 @@ READ_RECORDING = pa.struct(
         _required("scorable", pa.bool_()),  # false: one part or channel of several, scored after joining
         pa.field("decoded_by", pa.string()),  # soundfile | pyav
         _required("partial", pa.bool_()),  # shorter than declared, or damaged
+        pa.field("language", pa.string()),  # as in the plan
+        pa.field("prompt", pa.string()),
     ]
 )
 

@@ -39,6 +39,7 @@ class Survey:
 
     num_listed: int
     num_skipped: int
+    num_passed_over: int
     new: tuple[Recording, ...]
     changed: tuple[Recording, ...]  # done before, as another version or in vain
     unfinished_run: str | None
@@ -64,7 +65,9 @@ def survey_source(store: Store, request: JobRequest, *, retry_failed: bool = Fal
     """
     done, known = _read_ledger(store, retry_failed)
     references = read_references(request.references) if request.references else None
-    listing = list_recordings(request.inputs, all_files=request.all_files, references=references)
+    listing = list_recordings(
+        request.inputs, all_files=request.all_files, references=references, output=str(store.root)
+    )
     num_listed = 0
     new: list[Recording] = []
     changed: list[Recording] = []
@@ -75,6 +78,7 @@ def survey_source(store: Store, request: JobRequest, *, retry_failed: bool = Fal
     return Survey(
         num_listed=num_listed,
         num_skipped=len(listing.skipped),
+        num_passed_over=len(listing.passed_over),
         new=_sorted(new),
         changed=_sorted(changed),
         unfinished_run=unfinished_run(store),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -33,7 +32,7 @@ from pipeline.output.store import Store, open_store
 from pipeline.results.report_source import read_output
 from pipeline.results.totals import SUCCESS, job_totals, read_totals, write_totals
 from pipeline.sources.listing import list_recordings
-from pipeline.sources.locations import is_url, without_secrets
+from pipeline.sources.locations import canonical_input
 from pipeline.sources.recording import Listing
 from pipeline.sources.references import References, read_references
 
@@ -122,7 +121,7 @@ def _check_same_job(
     if not any(store.names(folder) for folder in RESULTS):
         theirs["model_revision"] = options.model_revision  # weights that were broken may be mended
     difference = options.difference(theirs)
-    if difference is None and stored["inputs"] != absolute_inputs(request.inputs):
+    if difference is None and absolute_inputs(stored["inputs"]) != absolute_inputs(request.inputs):
         difference = f"INPUT: {' '.join(stored['inputs'])} there"
     if difference is None and request.recordings is None:
         difference = _other_question(store, stored, request)
@@ -157,7 +156,9 @@ def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
     if request.recordings is not None:
         listing = Listing(recordings=iter(request.recordings))
     else:
-        listing = list_recordings(request.inputs, all_files=request.all_files, references=references)
+        listing = list_recordings(
+            request.inputs, all_files=request.all_files, references=references, output=str(store.root)
+        )
     plan = planning.make_plan(listing.recordings, shard_hours=options.shard_hours)
     _log_listing(listing, references, plan)
     plan_hash = planning.plan_hash(plan)
@@ -171,6 +172,7 @@ def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
         "fingerprint": options.fingerprint(),
         "plan_hash": plan_hash,
         "num_skipped": len(listing.skipped),
+        "num_passed_over": len(listing.passed_over),
         "versions": {
             "earshard": __version__,
             "python": platform.python_version(),
@@ -186,21 +188,22 @@ def _store_job(store: Store, job: Mapping[str, Any]) -> None:
 
 
 def absolute_inputs(inputs: Sequence[str]) -> list[str]:
-    """The inputs as they are compared when a job is resumed: from wherever it is started."""
-    return [without_secrets(text) if is_url(text) else os.path.abspath(text) for text in inputs]
+    """The inputs as they are compared when a job is resumed."""
+    return [canonical_input(text) for text in inputs]
 
 
 def _log_listing(listing: Listing, references: References | None, plan: pa.Table) -> None:
     log.info("%d recordings to transcribe", plan.num_rows)
-    if listing.skipped:
-        names = ", ".join(listing.skipped[:NAMES_SHOWN]) + (
-            ", …" if len(listing.skipped) > NAMES_SHOWN else ""
-        )
-        log.info(
-            "%d files without a media extension skipped (--all-files takes them): %s",
-            len(listing.skipped),
-            names,
-        )
+    for names, what in (
+        (listing.skipped, "files without a media extension skipped (--all-files takes them)"),
+        (
+            listing.passed_over,
+            "files and folders passed over that systems leave behind, or that are the output",
+        ),
+    ):
+        if names:
+            ending = ", …" if len(names) > NAMES_SHOWN else ""
+            log.info("%d %s: %s%s", len(names), what, ", ".join(names[:NAMES_SHOWN]), ending)
     if references is not None:
         matched = plan.num_rows - plan.column("reference").null_count
         log.info("%d of %d references belong to a recording", matched, references.num_lines)

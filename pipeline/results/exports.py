@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -72,7 +73,9 @@ def nemo_line(recording: WholeRecording, member: str | None) -> dict[str, Any] |
     line = {"audio_filepath": recording.uri, "duration": recording.duration_s, "text": recording.text}
     if member is not None:
         start_s, end_s, _channel = parse_clip(member)
-        line |= {"offset": start_s, "duration": round(end_s - start_s, 4)}
+        line["offset"] = start_s
+        if math.isfinite(end_s):
+            line["duration"] = round(end_s - start_s, 4)
     return line if recording.text_language is None else {**line, "lang": recording.text_language}
 
 

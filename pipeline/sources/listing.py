@@ -2,49 +2,92 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.errors import one_line
 from pipeline.sources import folders
-from pipeline.sources.locations import WEB, absolute_uri, check_path, filesystem, is_url, scheme_of
-from pipeline.sources.manifests import is_manifest, list_manifest, read_lines
-from pipeline.sources.recording import InputError, Listing, Recording, extension, is_media
+from pipeline.sources.locations import (
+    WEB,
+    absolute_uri,
+    as_text,
+    canonical_input,
+    check_path,
+    filesystem,
+    is_url,
+    printable,
+    scheme_of,
+)
+from pipeline.sources.manifest_lines import is_manifest, read_lines
+from pipeline.sources.manifests import list_manifest
+from pipeline.sources.patterns import exists, has_wildcard, matching
+from pipeline.sources.recording import InputError, Listing, Recording, extension
 from pipeline.sources.references import References
+from pipeline.sources.selection import Selection, is_left_behind
 from pipeline.sources.tar import is_tar, list_tar
+
+log = logging.getLogger("earshard")
 
 
 def list_recordings(
-    inputs: Sequence[str], *, all_files: bool = False, references: References | None = None
+    inputs: Sequence[str],
+    *,
+    all_files: bool = False,
+    references: References | None = None,
+    output: str | None = None,
 ) -> Listing:
     """Find the recordings of all inputs: folders, patterns, files, manifests, containers and URLs of them.
 
-    Nothing is listed before the recordings are taken. An id is what its reader says; where two inputs give
-    the same one, the later is put behind its input's position, as `2/a.wav`. References replace what a
-    manifest says. Raises `InputError`, also while the recordings are taken.
+    Nothing is listed before the recordings are taken. An id is what its reader says; where another has it,
+    the input's position goes before it, as in `2/a.wav`, or a hash of the recording's place behind it. A
+    recording that is listed again under its own id is taken once. References replace what a manifest says.
+    `output` is where the job writes, and never input. Raises `InputError`, also while the recordings are
+    taken.
     """
-    skipped: list[str] = []
-    readers = [_Input(text, all_files=all_files, skipped=skipped) for text in inputs]
+    own = None if output is None else canonical_input(output)
+    selection = Selection(
+        all_files=all_files, output=own if own is None or is_url(own) else os.path.realpath(own)
+    )
+    readers = [_Input(text, selection) for text in inputs]
     for reader in readers:
         reader.check()
-    recordings = _unique_ids(readers) if len(readers) > 1 else readers[0].recordings()
+    recordings = _unique_ids(readers)
     if references is not None:
         recordings = _with_references(recordings, references)
-    return Listing(recordings=recordings, skipped=skipped)
+    return Listing(recordings=recordings, skipped=selection.skipped, passed_over=selection.passed_over)
 
 
 def _unique_ids(readers: Sequence[_Input]) -> Iterator[Recording]:
-    taken: set[str] = set()
+    """The recordings of all inputs, each under an id of its own, whose places are kept as hashes."""
+    places: dict[int, int] = {}
+    num_repeated = 0
     for position, reader in enumerate(readers, 1):
-        here = set()
         for recording in reader.recordings():
-            if recording.recording_id in taken:
-                yield replace(recording, recording_id=f"{position}/{recording.recording_id}")
-            else:
-                here.add(recording.recording_id)
-                yield recording
-        taken |= here
+            place = hash((recording.uri, recording.member))
+            name = next(
+                name for name in _names(recording, position) if places.get(hash(name), place) == place
+            )
+            if hash(name) in places:
+                num_repeated += 1
+                continue
+            places[hash(name)] = place
+            yield recording if name == recording.recording_id else replace(recording, recording_id=name)
+    if num_repeated:
+        log.info("%d recordings are listed more than once, and taken once", num_repeated)
+
+
+def _names(recording: Recording, position: int) -> Iterator[str]:
+    """The ids that a recording may get, the first that is free to be taken."""
+    name = recording.recording_id
+    yield name
+    if position > 1:
+        name = f"{position}/{name}"
+        yield name
+    digest = hashlib.sha256(f"{recording.uri}\0{recording.member}".encode()).hexdigest()
+    yield from (f"{name}~{digest[:length]}" for length in (8, 16, 64))
 
 
 def _with_references(recordings: Iterator[Recording], references: References) -> Iterator[Recording]:
@@ -58,8 +101,7 @@ class _Input:
     """One input as it was given."""
 
     text: str
-    all_files: bool
-    skipped: list[str]
+    selection: Selection
 
     def check(self) -> None:
         """Raise `InputError` if there is no such input."""
@@ -78,7 +120,8 @@ class _Input:
             num += 1
             yield recording
         if not num and not is_manifest(self.text) and not is_tar(self.text):
-            hint = f"; {len(self.skipped)} other files (--all-files takes them)" if self.skipped else ""
+            skipped = self.selection.skipped
+            hint = f"; {len(skipped)} other files (--all-files takes them)" if skipped else ""
             raise InputError(f"{self._path()}: no recordings{hint}")
 
     def _listed(self) -> Iterator[Recording]:
@@ -94,27 +137,27 @@ class _Input:
 
     def _is_pattern(self) -> bool:
         path = self._path()
-        return any(mark in path for mark in folders.WILDCARDS) and (is_url(path) or not os.path.exists(path))
+        return has_wildcard(path) and not exists(path)
 
     def _found(self) -> Iterator[Recording]:
         path = self._path()
         if self._is_pattern():
             yield from self._matching(path)
         elif not is_url(path) and os.path.isdir(path):
-            yield from folders.list_folder(path, all_files=self.all_files, skipped=self.skipped)
+            yield from folders.list_folder(path, self.selection)
         elif is_manifest(path) or is_tar(path):
-            yield from self._contained(path)
+            yield from self._contained(path, path.rpartition("/")[2])
         elif is_url(path):
             yield from self._remote(path)
         else:
             yield folders.list_file(path)
 
-    def _contained(self, path: str) -> Iterator[Recording]:
-        """The recordings that a file names or holds."""
+    def _contained(self, path: str, name: str) -> Iterator[Recording]:
+        """The recordings that a file names or holds; `name` begins the ids of those that it holds."""
         if is_tar(path):
-            yield from list_tar(path, all_files=self.all_files, skipped=self.skipped)
+            yield from list_tar(path, name, self.selection)
         elif extension(path) == "parquet" and _holds_audio(path):
-            yield from _list_embedded(path)
+            yield from _list_embedded(path, name)
         else:
             yield from list_manifest(path, read_lines(path))
 
@@ -122,19 +165,20 @@ class _Input:
         if scheme_of(url) in WEB or not filesystem(url).isdir(url):
             yield folders.list_remote_file(url)
         else:
-            yield from folders.list_remote_folder(url, all_files=self.all_files, skipped=self.skipped)
+            yield from folders.list_remote_folder(url, self.selection)
 
     def _matching(self, pattern: str) -> Iterator[Recording]:
-        root, paths = folders.matching(pattern)
+        root, paths = matching(pattern)
         for path in paths:
             name = path.removeprefix(f"{root.rstrip('/')}/")
-            if is_manifest(path) or is_tar(path):
-                yield from self._contained(path if is_url(path) else check_path(path))
-            elif self.all_files or is_media(path):
+            is_container = is_manifest(path) or is_tar(path)
+            if self.selection.is_own(path, root):
+                self.selection.passed_over.append(printable(name))
+            elif is_container and not is_left_behind(name):
+                yield from self._contained(path if is_url(path) else check_path(path), name)
+            elif self.selection.takes(name):
                 found = folders.list_remote_file(path) if is_url(path) else folders.list_file(path)
-                yield replace(found, recording_id=name)
-            else:
-                self.skipped.append(name)
+                yield replace(found, recording_id=as_text(name))
 
 
 def _holds_audio(path: str) -> bool:
@@ -143,7 +187,7 @@ def _holds_audio(path: str) -> bool:
     return holds_audio(path)
 
 
-def _list_embedded(path: str) -> Iterator[Recording]:
+def _list_embedded(path: str, name: str) -> Iterator[Recording]:
     from pipeline.sources.parquet import list_embedded
 
-    return list_embedded(path)
+    return list_embedded(path, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
@@ -13,6 +14,11 @@ from pipeline.sources.recording import MISSING, UNKNOWN, InputError
 
 SCHEMES = ("s3", "s3a", "gs", "gcs", "http", "https", "abfs", "abfss", "az", "hdfs")
 WEB = ("http", "https")
+# What may follow an object's key as a query, in the URLs that object stores sign.
+SIGNED = re.compile(
+    r"\?([\w.-]+=[^&]*&)*(versionId|sig|signature|token|access_token|X-[\w-]+|AWSAccessKeyId|GoogleAccessId)=.*",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def is_url(location: str) -> bool:
@@ -38,10 +44,10 @@ def absolute_uri(location: str, folder: str) -> str:
             return absolute_uri(f"{folder.rstrip('/')}/{location}", folder)
         return check_path(os.path.normpath(location if location[0] == "/" else f"{folder}/{location}"))
     if scheme_of(location) == "file":
-        parts = urlsplit(location)
-        if parts.netloc:
+        path = _file_path(location)
+        if not path.startswith("/"):
             raise InputError(f"{without_secrets(location)}: refused: a file URL that names a host")
-        return check_path(os.path.normpath(os.fsdecode(unquote_to_bytes(parts.path))))
+        return check_path(os.path.normpath(path))
     if scheme_of(location) not in SCHEMES or "::" in location:
         allowed = ", ".join(("file", *SCHEMES))
         raise InputError(f"{without_secrets(location)}: scheme not read, only {allowed}")
@@ -49,7 +55,7 @@ def absolute_uri(location: str, folder: str) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """A URL without user, password, query and fragment."""
+    """A URL without user, password, query and fragment; in an object's key, `?` and `#` are characters."""
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -57,7 +63,7 @@ def without_secrets(url: str) -> str:
         raise InputError(f"{url.partition('?')[0].rpartition('@')[2]!r}: is no URL") from None
     if parts.scheme in WEB:
         return urlunsplit((parts.scheme, host, parts.path, "", ""))
-    path = url.partition("://")[2].partition("?")[0].partition("#")[0]
+    path = SIGNED.sub("", url.partition("://")[2])
     return f"{parts.scheme}://{path.partition('@')[2] if parts.username is not None else path}"
 
 
@@ -95,8 +101,22 @@ def stored_path(path: str) -> str:
 def local_path(uri: str) -> str | None:
     """The path of a stored location; None for a URL of another machine."""
     if uri.startswith("file://"):
-        return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
+        return _file_path(uri)
     return None if is_url(uri) else uri
+
+
+def _file_path(url: str) -> str:
+    """What follows `file://`: no file has a query or a fragment."""
+    return os.fsdecode(unquote_to_bytes(url.partition("://")[2]))
+
+
+def canonical_input(location: str) -> str:
+    """An input as it is compared when a job is resumed: however it is spelt, from wherever it is started."""
+    if not is_url(location):
+        return os.path.abspath(location)
+    if scheme_of(location) == "file":
+        return os.path.normpath(_file_path(location))
+    return without_secrets(location).rstrip("/")
 
 
 def as_text(name: str) -> str:

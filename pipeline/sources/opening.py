@@ -39,14 +39,12 @@ def open_row(row: Mapping[str, Any], *, max_bytes: int) -> Iterator[OpenRecordin
     """
     uri, member = row["uri"], row["member"]
     name = printable(uri if member is None else f"{uri}: {member}")
-    if row["identity"] == REFUSED:
-        raise RecordingError(
-            "refused", f"{name}: is a link, a device or a name that leads out of the archive"
-        )
     try:
         check_stored(uri)
     except InputError as error:
         raise RecordingError("refused", str(error)) from None
+    if row["identity"] == REFUSED:
+        raise RecordingError("refused", f"{name}: is a link, a device or a name that leads elsewhere")
     place = _place_of(row)
     file = with_retries(lambda: _open(place, max_bytes), name)
     try:

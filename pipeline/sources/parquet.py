@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import one_line
 from pipeline.sources.locations import size_and_identity
-from pipeline.sources.manifests import ID_KEYS, TEXT_KEYS, first_text, open_location, optional_number
+from pipeline.sources.manifest_fields import FIELD_NAMES, id_in, language_in, plain_name, seconds_in, text_in
+from pipeline.sources.manifest_lines import open_location
 from pipeline.sources.recording import InputError, Recording, RecordingError
 
 AUDIO_COLUMN = "audio"
-TEXTS = (*TEXT_KEYS, "sentence", "transcription", "transcript")  # as the common datasets name them
+TAKEN = {name for field in ("id", "text", "duration", "language", "prompt") for name in FIELD_NAMES[field]}
 MAX_GROUP_BYTES = 2 << 30
 
 
@@ -38,37 +39,36 @@ def _bytes_path(schema: pa.Schema) -> str | None:
     return None
 
 
-def list_embedded(location: str) -> Iterator[Recording]:
+def list_embedded(location: str, name: str) -> Iterator[Recording]:
     """The recordings in a Parquet file; `member` is the number of the row.
 
-    The id is `id` or `recording_id`, else `FILE/row-0000012`. The audio is not read: its size is the mean of
-    its row group. Raises `InputError`.
+    The id is `id` or `recording_id`, else `NAME/row-0000012`. Columns have the names of any manifest's
+    fields; what lies in a row is all of a recording, whatever `offset` or `channel` tell of its origin. The
+    audio is not read: its size is the mean of its row group. Raises `InputError`.
     """
     _, identity = size_and_identity(location)
-    name = location.rpartition("/")[2]
     with _parquet(location) as file:
-        columns = [c for c in (*ID_KEYS, *TEXTS, "duration") if c in file.schema_arrow.names]
+        columns = [c for c in file.schema_arrow.names if plain_name(c) in TAKEN]
         number = 0
         for group in range(file.num_row_groups):
             num_bytes = _mean_bytes(file, group)
             for row in _rows(file, group, columns):
                 try:
+                    line = {plain_name(column): value for column, value in row.items()}
                     yield Recording(
-                        recording_id=_id_of(row) or f"{name}/row-{number:07d}",
+                        recording_id=id_in(line) or f"{name}/row-{number:07d}",
                         uri=location,
                         member=str(number),
                         bytes=num_bytes,
                         identity=identity,
-                        duration_s=optional_number(row, "duration"),
-                        reference=first_text(row, TEXTS, may_be_empty=True),
+                        duration_s=seconds_in(line, "duration"),
+                        reference=text_in(line),
+                        language=language_in(line),
+                        prompt=text_in(line, "prompt") or None,
                     )
                 except InputError as error:
                     raise InputError(f"{location}: row {number}: {error}") from None
                 number += 1
-
-
-def _id_of(row: dict[str, Any]) -> str | None:
-    return next((str(row[key]) for key in ID_KEYS if row.get(key) not in (None, "")), None)
 
 
 def _rows(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pipeline.sources.locations import as_text, printable, size_and_identity
-from pipeline.sources.manifests import open_location, text_of_json
-from pipeline.sources.recording import REFUSED, InputError, Recording, extension, is_media
+from pipeline.sources.manifest_fields import language_in, text_in
+from pipeline.sources.manifest_lines import json_fields, open_location
+from pipeline.sources.recording import REFUSED, InputError, Recording, extension
+from pipeline.sources.selection import Selection, is_left_behind
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 MAX_SIDECAR_BYTES = 1 << 20
@@ -21,41 +24,40 @@ def is_tar(name: str) -> bool:
 
 @dataclass
 class _Group:
-    """Neighbouring members of one key: audio, and perhaps its text (WebDataset's convention)."""
+    """Neighbouring members of one key: audio, and perhaps what is said of it (WebDataset's convention)."""
 
     key: str = ""
     recordings: list[Recording] = field(default_factory=list)
-    text: str | None = None
+    said: dict[str, Any] = field(default_factory=dict)
 
     def finished(self) -> list[Recording]:
-        return [replace(recording, reference=self.text) for recording in self.recordings]
+        return [replace(recording, **self.said) for recording in self.recordings]
 
 
-def list_tar(location: str, *, all_files: bool, skipped: list[str]) -> Iterator[Recording]:
-    """The media files in a tar archive; the id is `ARCHIVE/MEMBER`.
+def list_tar(location: str, name: str, selection: Selection) -> Iterator[Recording]:
+    """The media files in a tar archive; the id is `NAME/MEMBER`.
 
-    A text beside a member (`KEY.txt`, or `text` in `KEY.json`) is its reference. A member that is no regular
-    file, or has an absolute name or `..` in it, is a recording that is refused. Raises `InputError` for an
-    archive that is compressed, broken or cut short.
+    What stands beside a member is said of it: `KEY.txt` is its reference, and `KEY.json` may have the text,
+    the language and the prompt of a manifest's line. A member that is no regular file, or has an absolute
+    name or `..` in it, is a recording that is refused. Raises `InputError` for an archive that is compressed,
+    broken or cut short.
     """
     if location.lower().endswith(COMPRESSED):
         raise InputError(
             f"{location}: is a compressed archive, which cannot be read in parts; give it as .tar"
         )
     size, identity = size_and_identity(location)
-    name = location.rpartition("/")[2]
     group = _Group()
-    for member, text in _members(location, size):
-        key = _key(member.name)
+    for member, sidecar in _members(location, size):
+        path = _clean(member.name)
+        key = _key(path)
         if key != group.key:
             yield from group.finished()
             group = _Group(key=key)
-        if text is not None:
-            group.text = text
-        elif all_files or is_media(member.name):
-            group.recordings.append(_recording(member, name, location, identity))
-        else:
-            skipped.append(printable(f"{name}/{member.name}"))
+        if sidecar is not None and not is_left_behind(path):
+            group.said |= sidecar
+        elif selection.takes(path, name):
+            group.recordings.append(_recording(member, f"{name}/{as_text(path)}", location, identity))
     yield from group.finished()
 
 
@@ -65,8 +67,16 @@ def _key(name: str) -> str:
     return f"{folder}{slash}{base.partition('.')[0]}"
 
 
-def _members(location: str, size: int) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
-    """Members but folders, in order, with the text of those that hold one."""
+def _clean(name: str) -> str:
+    """A member's name without `.` in it; one that is absolute or leads out stays as it is."""
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts:
+        return name
+    return "/".join(part for part in parts if part not in ("", ".")) or name
+
+
+def _members(location: str, size: int) -> Iterator[tuple[tarfile.TarInfo, dict[str, Any] | None]]:
+    """Members but folders, in order, with what those say that say something of others."""
     try:
         with open_location(location) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
@@ -74,30 +84,37 @@ def _members(location: str, size: int) -> Iterator[tuple[tarfile.TarInfo, str | 
                     continue
                 if member.isreg() and member.offset_data + member.size > size:
                     raise InputError(f"{location}: is cut short in member {printable(member.name)}")
-                yield member, _sidecar_text(tar, member)
+                yield member, _sidecar(tar, member, location)
                 tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
     except (tarfile.TarError, EOFError) as error:
         raise InputError(f"{location}: cannot be read as a tar archive: {error}") from error
 
 
-def _sidecar_text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
+def _sidecar(tar: tarfile.TarFile, member: tarfile.TarInfo, location: str) -> dict[str, Any] | None:
+    """The fields of `Recording` that a member holds for its neighbours; None if it is none of that kind."""
     kind = extension(member.name)
     if kind not in ("txt", "json") or not member.isreg() or member.size > MAX_SIDECAR_BYTES:
         return None
     file = tar.extractfile(member)
     assert file is not None
     content = file.read().decode(errors="replace")
-    return content.strip() if kind == "txt" else text_of_json(content)
+    if kind == "txt":
+        return {"reference": content.strip()}
+    line = json_fields(content)
+    try:
+        said = {"reference": text_in(line), "language": language_in(line), "prompt": text_in(line, "prompt")}
+    except InputError as error:
+        raise InputError(f"{location}: {printable(member.name)}: {error}") from None
+    return {name: value for name, value in said.items() if value is not None}
 
 
-def _recording(member: tarfile.TarInfo, archive: str, location: str, identity: str) -> Recording:
+def _recording(member: tarfile.TarInfo, recording_id: str, location: str, identity: str) -> Recording:
     allowed = member.isreg() and not member.issparse() and not member.name.startswith("/")
     allowed = allowed and ".." not in member.name.split("/")
-    name = as_text(member.name)
     return Recording(
-        recording_id=f"{archive}/{name}",
+        recording_id=recording_id,
         uri=location,
-        member=name,
+        member=as_text(_clean(member.name)),
         bytes=member.size if allowed else 0,
         identity=f"{identity}@{member.offset_data}" if allowed else REFUSED,
     )

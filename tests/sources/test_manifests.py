@@ -12,7 +12,6 @@ import pytest
 from pipeline.planning import make_plan
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.sources.listing import list_recordings
-from pipeline.sources.recording import InputError
 from tests.reading.made_audio import RATE, vowels, write
 from tests.reading.read_rows import content, options
 from tests.sources.inputs import error_of, heard, listed, manifest
@@ -95,12 +94,6 @@ def test_every_bad_line_is_named_by_its_number(tmp_path):
 
 def test_a_line_of_too_few_columns_is_a_bad_line(tmp_path):
     assert "line 3: " in error_of(manifest(tmp_path, "m.csv", ["path,text", "a.wav,x", "b.wav"]))
-
-
-def test_two_lines_of_one_id_are_stated(tmp_path):
-    path = manifest(tmp_path, "m.jsonl", [{"id": "x", "path": "a.wav"}, {"id": "x", "path": "b.wav"}])
-    with pytest.raises(InputError, match="'x'"):
-        make_plan(list_recordings([str(path)]).recordings, shard_hours=1.0)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from pipeline import errors
 from pipeline.planning import make_plan
 from pipeline.reading.shard_reader import ShardReader
+from pipeline.sources import folders, listing
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import InputError
 from tests.reading.made_audio import vowels, wav_bytes, write
@@ -81,6 +82,56 @@ def test_a_pattern_a_file_and_a_manifest_there(bucket):
     assert outcomes(plan_of(f"{bucket}/in/**/*.WAV")) == {"deep/b.WAV": 1.0}
     assert outcomes(plan_of(f"{bucket}/in/a.wav")) == {"a.wav": 0.5}
     assert outcomes(plan_of(f"{bucket}/m.jsonl")) == {"in/a.wav": 0.5, "g": "missing"}
+
+
+KEYS = ("keys/a#1.wav", "keys/b?2.wav", "keys/c[3].wav", "keys//d.wav", "keys/e%20f.wav", "keys/u@v.wav")
+
+
+def test_keys_are_listed_read_and_stored_as_they_are(bucket, tmp_path):
+    for number, key in enumerate((*KEYS, "keys/@eaDir/x.wav", "keys/out/y.wav", "keys/folder/"), 1):
+        put(f"speech/{key}", b"" if key.endswith("/") else wav_bytes(vowels(number / 4)))
+    lengths = {f"{bucket}/{key}": number / 4 for number, key in enumerate(KEYS, 1)}
+    for folder in (f"{bucket}/keys", f"{bucket}/keys/"):
+        rows = plan_of(folder, output=f"{bucket}/keys/out/")
+        assert {row["uri"] for row in rows} == set(lengths)
+        found = outcomes(rows)
+        assert {row["uri"]: found[row["recording_id"]] for row in rows} == lengths
+    for uri, length in lengths.items():
+        assert outcomes(plan_of(uri)) == {uri.rpartition("/")[2]: length}
+    lines = manifest(tmp_path, "m.jsonl", [{"path": uri, "id": uri} for uri in lengths])
+    assert outcomes(plan_of(lines)) == lengths
+
+
+def test_a_pattern_below_a_folder_whose_name_has_marks(bucket):
+    put("speech/x[1]/a.wav", wav_bytes(vowels(0.5)))
+    assert outcomes(plan_of(f"{bucket}/x[1]/*.wav")) == {"a.wav": 0.5}
+
+
+def test_metadata_of_a_folder_there(bucket):
+    put("speech/in/metadata.csv", b"file_name,text\na.wav,one\ndeep/b.WAV,two\n")
+    assert [row["reference"] for row in plan_of(f"{bucket}/in")] == ["one", "two"]
+
+
+def test_a_folder_there_that_cannot_be_read_is_one_recording_that_fails(monkeypatch):
+    class Files:
+        def isdir(self, url):
+            return True
+
+        def ls(self, url, detail):
+            if url.endswith("closed/"):
+                raise PermissionError("closed")
+            return [
+                {"name": "name:9000/in/a.wav", "type": "file", "size": 3, "mtime": 1},
+                {"name": "name:9000/in/closed", "type": "directory", "size": 0},
+            ]
+
+    monkeypatch.setattr(folders, "filesystem", lambda url: Files())
+    monkeypatch.setattr(listing, "filesystem", lambda url: Files())
+    rows = plan_of("hdfs://name:9000/in")
+    assert [(row["recording_id"], row["identity"]) for row in rows] == [
+        ("a.wav", "3-1"),
+        ("closed/", "unknown"),
+    ]
 
 
 def test_a_local_manifest_may_name_what_is_there(bucket, tmp_path):
