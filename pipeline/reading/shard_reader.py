@@ -41,7 +41,12 @@ class ReadOptions:
     @classmethod
     def of(cls, options: Any) -> ReadOptions:
         """What is said of reading in the options of a job (`pipeline.config.JobOptions`)."""
-        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
+        return cls(**{name: getattr(options, name) for name in cls.names()})
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of the options, as `pipeline.config.JobOptions` has them."""
+        return [field.name for field in fields(cls)]
 
 
 class DoesNotFit(Exception):

@@ -1,0 +1,107 @@
+"""Estimate what a transcription will take: hours of audio, failures, device time, money, wall time, disk."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+from rich.table import Table
+
+from jobs import cli
+from jobs.options import job_request, run_options
+from jobs.transcribe import transcribe
+from pipeline.driver import estimate
+from pipeline.driver.estimate import Estimate, Survey
+from pipeline.driver.rate import Rate, rate_of_output, timed_rate, told_rate
+
+# Options of `transcribe` that say how a job is carried out, and change nothing that is estimated.
+OTHER = {"output", "references", "print_transcripts", "retry_failed", "max_failed", "actors", "local"}
+MINUTES = click.FloatRange(min=0, min_open=True)
+
+
+@click.command("estimate", context_settings=cli.SETTINGS, help=__doc__)
+@click.option("--from", "earlier", help="Output of an earlier job: its shards tell what speech takes.")
+@click.option("--rtfx", type=click.FloatRange(min=0, min_open=True),
+              help="Seconds of audio that a device transcribes in a second.")  # fmt: skip
+@click.option("--sample-minutes", default=30.0, type=MINUTES, show_default=True,
+              help="Audio that is really decoded.")  # fmt: skip
+@click.option("--timed-minutes", default=3.0, type=MINUTES, show_default=True,
+              help="Audio of it that is transcribed here, without --from and --rtfx.")  # fmt: skip
+def estimate_inputs(**given: Any) -> tuple[dict[str, Any], int]:
+    """Print a table on stderr, and the figures as one JSON line."""
+    earlier, rtfx = given["earlier"], given["rtfx"]
+    if earlier is not None and rtfx is not None:
+        raise cli.WrongUse("--from and --rtfx exclude each other")
+    found = estimate.survey_inputs(
+        job_request({**given, "output": "", "references": None}), sample_s=60 * given["sample_minutes"]
+    )
+    rate = _rate(given, found)
+    outcome = estimate.estimate_job(found, rate)
+    _print(outcome)
+    return outcome.as_dict(), cli.OK
+
+
+estimate_inputs.params += [option for option in transcribe.params if option.name not in OTHER]
+
+
+def _rate(given: dict[str, Any], found: Survey) -> Rate | None:
+    if given["rtfx"] is not None:
+        return told_rate(given["rtfx"], given["gpu_hour_usd"])
+    if given["earlier"] is not None:
+        return rate_of_output(given["earlier"], None)
+    if not found.audio:
+        return None
+    from pipeline.dataflow.workers import Workers, has_gpus
+    from pipeline.driver.model import load_engine, resolve_options
+
+    request = job_request({**given, "output": "", "references": None})
+    run = run_options({**given, "actors": (1, 1)})
+    options = resolve_options(request, run)
+    gpus = 1.0 if has_gpus(run) else 0.0
+    threads = None if gpus else os.cpu_count()
+    workers = Workers(
+        min_actors=1, max_actors=1, gpus_per_actor=gpus, actor_cpus=0.5, threads_per_actor=threads
+    )
+    engine = load_engine(options, run, workers)
+    return timed_rate(found.audio, engine, options, run, most_s=60 * given["timed_minutes"])
+
+
+def _print(found: Estimate) -> None:
+    table = Table("", "estimate")
+    for name, value in _lines(found):
+        table.add_row(name, value)
+    cli.console(110).print(table)
+
+
+def _lines(found: Estimate) -> list[tuple[str, str]]:
+    lengths, sample, rate = found.lengths, found.sample, found.rate
+    known = f"{lengths.num_by_header:,} recordings by header or manifest, {lengths.num_by_bytes:,} by bytes"
+    decoded = f"{sample.num_recordings} recordings, {60 * sample.decoded_hours:.1f} min"
+    failed = ", ".join(f"{number} {kind}" for kind, number in sample.failures.items())
+    lines = [
+        ("recordings", f"{found.num_recordings:,} in {found.num_shards:,} shards"),
+        ("files skipped", f"{found.num_skipped:,}"),
+        ("hours of audio", f"{lengths.hours:,.2f} ({known})"),
+        ("decoded as a sample", f"{decoded}; the guess was off by {_share(lengths.guess_error)}"),
+        ("failed in the sample", failed or "none"),
+        ("speech", f"{_share(sample.speech_share)} of the sample"),
+        ("rate", "unknown: give --rtfx or --from" if rate is None else f"{rate.basis}, {rate.device}"),
+        ("device hours", _number(found.device_hours, "{:,.3f}")),
+        ("cost", _number(found.cost_usd, "${:,.2f}")),
+        ("output", _number(None if found.disk_bytes is None else found.disk_bytes / 1e6, "{:,.1f} MB")),
+    ]
+    wall = found.wall_hours or {}
+    return lines + [(f"hours with {number} devices", f"{hours:,.3f}") for number, hours in wall.items()]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.1%}" if value < 0 else f"{value:.1%}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+if __name__ == "__main__":
+    cli.run(estimate_inputs, "earshard estimate")

@@ -1,0 +1,122 @@
+"""How much device time a second of speech takes: told, read from an earlier output, or timed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+import pyarrow as pa
+
+from pipeline.config import JobOptions, RunOptions
+from pipeline.dataflow.transcription import transcribe_shard
+from pipeline.errors import UserError
+from pipeline.longform import Transcriber
+from pipeline.metrics.cost import SECONDS_PER_HOUR, cost_usd
+from pipeline.output.files import existing_store, metrics_name, parquet_bytes, transcripts_name
+from pipeline.results.report_source import read_output
+from pipeline.schema import TRANSCRIPTS
+
+MAX_SHARDS_READ = 20  # of an earlier output, to see how many bytes its files have
+
+
+class NoRate(UserError):
+    """Nothing can be said of the device time; the message says what to give."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """Device seconds by speech, or by audio where that is all that is known.
+
+    basis: where the figures come from, for people. usd_per_hour: of a device; None on a CPU.
+    bytes_per_speech_s: of the output, None where nothing is known of it.
+    """
+
+    basis: str
+    device: str
+    device_s_per_speech_s: float | None = None
+    rtfx: float | None = None
+    usd_per_hour: float | None = None
+    bytes_per_speech_s: float | None = None
+
+    def device_hours(self, audio_hours: float, speech_hours: float | None) -> float | None:
+        """Hours of one device; None where the rate is by speech and it is not known how much there is."""
+        if self.rtfx is not None:
+            return audio_hours / self.rtfx
+        if speech_hours is None or self.device_s_per_speech_s is None:
+            return None
+        return speech_hours * self.device_s_per_speech_s
+
+    def cost_usd(self, device_hours: float) -> float | None:
+        """The price of the device hours; None where they have none."""
+        return None if self.usd_per_hour is None else device_hours * self.usd_per_hour
+
+    def disk_bytes(self, speech_hours: float | None) -> int | None:
+        """Bytes of the output's Parquet files."""
+        if self.bytes_per_speech_s is None or speech_hours is None:
+            return None
+        return round(self.bytes_per_speech_s * speech_hours * SECONDS_PER_HOUR)
+
+
+def told_rate(rtfx: float, usd_per_hour: float) -> Rate:
+    """The rate that `--rtfx` gives."""
+    return Rate(basis=f"--rtfx {rtfx:g}", device="as told", rtfx=rtfx, usd_per_hour=usd_per_hour)
+
+
+def rate_of_output(output: str, usd_per_hour: float | None) -> Rate:
+    """What the shards of an earlier output took. Raises `OutputError`, and `NoRate` where none is done."""
+    facts = read_output(output, usd_per_hour)
+    done = [marker for marker in facts.markers if marker["speech_s"] and marker["device_s"]]
+    if not done:
+        raise NoRate(f"--from {output}: no shard with speech is done there")
+    device_s, speech_s = (sum(marker[name] for marker in done) for name in ("device_s", "speech_s"))
+    costs = [marker["cost_usd"] for marker in done if marker["cost_usd"] is not None]
+    is_priced = len(costs) == len(done)
+    return Rate(
+        basis=f"{len(done)} shards of {output}",
+        device=done[0]["device"],
+        device_s_per_speech_s=device_s / speech_s,
+        usd_per_hour=sum(costs) / device_s * SECONDS_PER_HOUR if is_priced else None,
+        bytes_per_speech_s=_bytes_of(output, done),
+    )
+
+
+def _bytes_of(output: str, markers: Iterable[dict]) -> float:
+    store, read, speech_s = existing_store(output), 0, 0.0
+    for marker in islice(markers, MAX_SHARDS_READ):
+        for name in (transcripts_name(marker["shard_id"]), metrics_name(marker["shard_id"])):
+            read += len(store.read(name) or b"")
+        speech_s += marker["speech_s"]
+    return read / speech_s
+
+
+def timed_rate(
+    audio: Iterable[pa.Table], engine: Transcriber, options: JobOptions, run: RunOptions, *, most_s: float
+) -> Rate:
+    """What some of the sample takes on this machine, up to `most_s` seconds of its audio.
+
+    Raises `NoRate` where none of it holds speech.
+    """
+    device_s = speech_s = audio_s = 0.0
+    num_bytes = num_windows = 0
+    for table in audio:
+        result = transcribe_shard(table, engine, language=options.language)
+        measures = result.column("measures")[0].as_py()
+        rows = result.column("transcripts")[0].as_py()
+        device_s += measures["device_s"]
+        num_windows += measures["num_windows"]
+        speech_s += sum(row["speech_s"] or 0.0 for row in rows)
+        audio_s += sum(row["duration_s"] or 0.0 for row in rows)
+        num_bytes += len(parquet_bytes(pa.Table.from_pylist(rows, schema=TRANSCRIPTS)))
+        if audio_s >= most_s:
+            break
+    if not speech_s:
+        raise NoRate("the sample holds no speech, so nothing could be timed: give --rtfx or --from")
+    price = cost_usd(SECONDS_PER_HOUR, run.gpu_hour_usd, engine.device)
+    return Rate(
+        basis=f"{num_windows} windows timed here",
+        device=engine.device,
+        device_s_per_speech_s=device_s / speech_s,
+        usd_per_hour=price,
+        bytes_per_speech_s=num_bytes / speech_s,
+    )

@@ -1,0 +1,112 @@
+"""An estimate before a job: what is found, guessed and decoded, and what a rate makes of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline.config import JobOptions, JobRequest, RunOptions
+from pipeline.driver.estimate import estimate_job, survey_inputs, wall_hours
+from pipeline.driver.rate import NoRate, Rate, rate_of_output, timed_rate, told_rate
+from tests.fakes import FakeEngine, result
+from tests.reading.made_audio import vowels, write
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = JobOptions(model="m", model_revision="r", dtype="float32", engine_version="1", language="en")
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Ten recordings of 6 s, one of noise bytes, a text file."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(10):
+        write(folder / f"{number}.wav", vowels(6.0, seed=number))
+    (folder / "broken.flac").write_bytes(b"fLaC" + bytes(50_000))
+    (folder / "notes.txt").write_text("nothing to hear")
+    return folder
+
+
+def request(folder, **options) -> JobRequest:
+    return JobRequest(inputs=(str(folder),), output="", model="demo", options=options)
+
+
+def test_recordings_hours_speech_and_failures_are_told(inputs):
+    found = survey_inputs(request(inputs), sample_s=600.0)
+    assert (found.num_recordings, found.num_skipped, found.num_shards) == (11, 1, 1)
+    assert found.sample.failures == {"corrupt": 1}
+    assert found.lengths.num_by_header == 10
+    assert found.sample.decoded_hours * 3600 == pytest.approx(60.0, rel=0.01)
+    assert found.lengths.hours * 3600 == pytest.approx(60.0, rel=0.15)
+    assert 0.5 < found.sample.speech_share <= 1.0
+
+
+def test_a_sample_is_drawn_by_lot_and_no_larger_than_asked(inputs):
+    found = survey_inputs(request(inputs), sample_s=12.0)
+    again = survey_inputs(request(inputs), sample_s=12.0)
+    assert found.sample == again.sample
+    assert found.sample.num_recordings == 8
+    assert found.sample.decoded_hours * 3600 <= 8 * 6.0
+
+
+def test_of_a_long_recording_only_a_part_is_decoded(tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.zeros(16_000 * 1200, np.int16), 16_000)
+    found = survey_inputs(request(tmp_path), sample_s=60.0)
+    assert found.lengths.guessed_hours * 3600 == pytest.approx(1200.0)
+    assert found.sample.decoded_hours * 3600 == pytest.approx(120.0, abs=31.0)
+    assert found.lengths.hours * 3600 == pytest.approx(1200.0, rel=0.3)
+
+
+def test_a_rate_that_is_told_gives_hours_money_and_wall_time(inputs):
+    found = survey_inputs(request(inputs), sample_s=600.0)
+    outcome = estimate_job(found, told_rate(10.0, 3.0))
+    assert outcome.device_hours == pytest.approx(found.lengths.hours / 10)
+    assert outcome.cost_usd == pytest.approx(outcome.device_hours * 3.0)
+    assert outcome.disk_bytes is None
+    json.dumps(outcome.as_dict())
+
+
+def test_a_rate_that_is_timed_here_counts_speech(inputs):
+    found = survey_inputs(request(inputs), sample_s=600.0)
+    engine = FakeEngine(answer=lambda _samples, language: result(language=language))
+    rate = timed_rate(found.audio, engine, OPTIONS, RunOptions(), most_s=600.0)
+    outcome = estimate_job(found, rate)
+    # FakeEngine says 0.25 s of device time for each window: one window a recording, ten of them.
+    expected = 2.5 / 3600 * found.lengths.hours / found.sample.decoded_hours
+    assert outcome.device_hours == pytest.approx(expected, rel=0.01)
+    assert outcome.cost_usd is None
+    assert outcome.disk_bytes > 1000
+
+
+def test_silence_gives_no_rate_but_says_what_to_give(tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(32_000, np.int16), 16_000)
+    found = survey_inputs(request(tmp_path), sample_s=60.0)
+    with pytest.raises(NoRate, match="give --rtfx or --from"):
+        timed_rate(found.audio, FakeEngine(), OPTIONS, RunOptions(), most_s=60.0)
+
+
+def test_more_devices_than_shards_do_not_help():
+    assert wall_hours(10.0, 4)[16] == wall_hours(10.0, 4)[4] < wall_hours(10.0, 4)[1]
+    assert Rate(basis="", device="cpu").device_hours(1.0, 1.0) is None
+
+
+def test_an_earlier_output_gives_its_rate():
+    golden = ROOT / "tests" / "golden" / "0.1.0"
+    rate = rate_of_output(str(golden), None)
+    assert rate.device_s_per_speech_s > 0
+    assert rate.bytes_per_speech_s > 0
+
+
+def test_the_command_prints_a_table_and_json(inputs):
+    command = [sys.executable, "-m", "jobs.estimate", str(inputs), "--rtfx", "100", "--model", "demo"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["num_recordings"] == 11
+    assert "1 corrupt" in done.stderr
+    wrong = subprocess.run([*command, "--from", "x"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stderr.strip()) == (2, "error: --from and --rtfx exclude each other")
