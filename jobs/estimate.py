@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from jobs.options import job_request, run_options
 from jobs.transcribe import transcribe
 from pipeline.driver import estimate
 from pipeline.driver.estimate import Estimate, Survey
-from pipeline.driver.rate import Rate, rate_of_output, timed_rate, told_rate
+from pipeline.driver.rate import Rate, rate_here, rate_of_output, told_rate
 
 # Options of `transcribe` that say how a job is carried out, and change nothing that is estimated.
 OTHER = {"output", "references", "print_transcripts", "retry_failed", "max_failed", "actors", "local"}
@@ -52,19 +51,9 @@ def _rate(given: dict[str, Any], found: Survey) -> Rate | None:
         return rate_of_output(given["earlier"], None)
     if not found.audio:
         return None
-    from pipeline.dataflow.workers import Workers, has_gpus
-    from pipeline.driver.model import load_engine, resolve_options
-
     request = job_request({**given, "output": "", "references": None})
     run = run_options({**given, "actors": (1, 1)})
-    options = resolve_options(request, run)
-    gpus = 1.0 if has_gpus(run) else 0.0
-    threads = None if gpus else os.cpu_count()
-    workers = Workers(
-        min_actors=1, max_actors=1, gpus_per_actor=gpus, actor_cpus=0.5, threads_per_actor=threads
-    )
-    engine = load_engine(options, run, workers)
-    return timed_rate(found.audio, engine, options, run, most_s=60 * given["timed_minutes"])
+    return rate_here(found.audio, request, run, most_s=60 * given["timed_minutes"])
 
 
 def _print(found: Estimate) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
 
-from pipeline.config import JobOptions, RunOptions
+from pipeline.config import JobOptions, JobRequest, RunOptions
 from pipeline.dataflow.transcription import transcribe_shard
+from pipeline.dataflow.workers import ACTOR_CPUS, Workers, has_gpus
+from pipeline.driver.model import load_engine, resolve_options
 from pipeline.errors import UserError
 from pipeline.longform import Transcriber
 from pipeline.metrics.cost import SECONDS_PER_HOUR, cost_usd
@@ -88,6 +91,23 @@ def _bytes_of(output: str, markers: Iterable[dict]) -> float:
             read += len(store.read(name) or b"")
         speech_s += marker["speech_s"]
     return read / speech_s
+
+
+def rate_here(audio: Iterable[pa.Table], request: JobRequest, run: RunOptions, *, most_s: float) -> Rate:
+    """What some of the sample takes with the job's model on this machine, all of whose cores it has.
+
+    Raises `OptionError`, `ModelNotFound` and `NoRate`.
+    """
+    options = resolve_options(request, run)
+    is_gpu = has_gpus(run)
+    workers = Workers(
+        min_actors=1,
+        max_actors=1,
+        gpus_per_actor=float(is_gpu),
+        actor_cpus=ACTOR_CPUS,
+        threads_per_actor=None if is_gpu else os.cpu_count(),
+    )
+    return timed_rate(audio, load_engine(options, run, workers), options, run, most_s=most_s)
 
 
 def timed_rate(
