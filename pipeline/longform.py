@@ -188,4 +188,4 @@ def first_pass_logprob(results: Sequence[PlacedResult]) -> float | None:
 
 def text_of(results: Iterable[PlacedResult]) -> str:
     """The text of windows in the order of time, as their languages join words."""
-    return join_texts((done.result.text, done.result.text_language) for done in results)
+    return join_texts((done.result.text, done.result.written_language) for done in results)

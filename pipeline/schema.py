@@ -137,7 +137,7 @@ TRANSCRIPTS = pa.schema(
         pa.field("decoded_by", pa.string()),
         _required("partial", pa.bool_()),
         _required("model", pa.string()),
-        pa.field("text_language", pa.string()),  # `en` under the task translate; null in the first outputs
+        pa.field("text_language", pa.string()),  # `en` where it was translated, else null
     ]
 )
 

@@ -21,7 +21,7 @@ def result(text="hello world", *, resume_s=None, end_s=2.0, language="en", **cha
     )  # fmt: skip
     values = {
         "text": text, "segments": (segment,) if text else (),
-        "language": language, "text_language": language,
+        "language": language, "text_language": None,
         "language_probability": 0.9, "avg_logprob": -0.2, "no_speech_prob": 0.01, "compression_ratio": 1.0,
         "num_tokens": 2, "kept_positions": 1500, "total_positions": 1500, "fallback": None,
         "resume_s": resume_s, "device_s": 0.25,

@@ -48,7 +48,7 @@ def compare(dense: Sequence[PlacedResult], sparse: Sequence[PlacedResult]) -> Co
     """The results of one window and its tails, decoded both ways."""
     language = dense[0].result.language
     is_same_language = sparse[0].result.language == language
-    counts = wer.count_errors(text_of(dense), text_of(sparse), dense[0].result.text_language)
+    counts = wer.count_errors(text_of(dense), text_of(sparse), dense[0].result.written_language)
     return Compared(
         num_errors=counts.num_errors,
         num_words=counts.num_reference_words,

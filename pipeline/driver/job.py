@@ -123,31 +123,35 @@ def _check_same_job(
     difference = options.difference(theirs)
     if difference is None and absolute_inputs(stored["inputs"]) != absolute_inputs(request.inputs):
         difference = f"INPUT: {' '.join(stored['inputs'])} there"
-    if difference is None and request.recordings is None:
-        difference = _other_question(store, stored, request)
     if difference is not None:
         raise JobMismatch(
             f"{store.root}: is the output of another job, {difference}; choose another --output"
         )
+    if request.recordings is None:
+        _check_same_question(store, stored, request)
 
 
-def _other_question(store: Store, stored: Mapping[str, Any], request: JobRequest) -> str | None:
-    """What is asked of the inputs that the plan was not made for; None where nothing is.
+def _check_same_question(store: Store, stored: Mapping[str, Any], request: JobRequest) -> None:
+    """Raise `JobMismatch` for other references or another choice of files than the plan was made with.
 
     Raises `InputError` for references that cannot be read.
     """
     if stored.get("all_files", request.all_files) != request.all_files:
-        return f"--all-files was {'' if stored['all_files'] else 'not '}given"
+        was = "with" if stored["all_files"] else "without"
+        raise JobMismatch(f"{store.root}: was planned {was} --all-files; choose another --output")
     if request.references is None:
-        return None
+        return
     digest = read_references(request.references).digest
     path = absolute_inputs([request.references])[0]
-    if stored.get("references_digest") == digest or (
-        "references_digest" not in stored and stored["references"] == path
-    ):
-        return None
-    was = "as they are now" if stored["references"] == path else request.references
-    return f"not with --references {was} (earshard evaluate {store.root} --references {path} scores it)"
+    if "references_digest" in stored:
+        is_same = stored["references_digest"] == digest
+    else:
+        is_same = stored["references"] == path
+    if not is_same:
+        raise JobMismatch(
+            f"{store.root}: was planned with other --references, or none; to score it against these: "
+            f"earshard evaluate {store.root} --references {path}"
+        )
 
 
 def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:

@@ -41,7 +41,7 @@ class Segment:
 class WindowResult:
     """One window's transcript and what it took.
 
-    language: what is spoken, and text_language what is written: English under the task `translate`.
+    language: what is spoken. text_language: of a translation, English; None where what is spoken is written.
     language_probability is None where the language was given or the model knows only one.
     kept_positions of total_positions encoder positions reached the decoder.
     fallback: None, or what the quality gates made of the window: `dense`, `temperature=0.4`, `loop_cut`,
@@ -74,10 +74,15 @@ class WindowResult:
     def empty(cls, language: str | None) -> WindowResult:
         """Of a window that nothing was decoded from."""
         return cls(
-            text="", segments=(), language=language, text_language=language,
+            text="", segments=(), language=language, text_language=None,
             language_probability=None, avg_logprob=0.0, no_speech_prob=1.0, compression_ratio=0.0,
             num_tokens=0, kept_positions=0, total_positions=0, fallback=None, resume_s=None, device_s=0.0,
         )  # fmt: skip
+
+    @property
+    def written_language(self) -> str | None:
+        """The language of the text."""
+        return self.text_language or self.language
 
     @property
     def sparsity(self) -> float:

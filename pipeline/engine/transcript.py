@@ -23,7 +23,7 @@ def window_result(
     duration_s = len(work.samples) / SAMPLE_RATE
     has_times = options.timestamps and not settled.is_silent
     text = vocabulary.decode(tokens)
-    text_language = "en" if options.task == "translate" else work.language
+    text_language = "en" if options.task == "translate" else None
     shared = {
         "avg_logprob": decoding.avg_logprob,
         "no_speech_prob": decoding.no_speech_prob,
@@ -31,7 +31,7 @@ def window_result(
     }
     return WindowResult(
         text=text.strip(),
-        segments=_segments(tokens, times, model, duration_s, text_language, shared),
+        segments=_segments(tokens, times, model, duration_s, text_language or work.language, shared),
         language=work.language,
         text_language=text_language,
         language_probability=work.language_probability,

@@ -75,7 +75,8 @@ def with_counts(transcripts: pa.Table, scorable: Sequence[bool]) -> pa.Table:
     rows = transcripts.to_pylist()
     for row, alone in zip(rows, scorable, strict=True):
         if alone and row["reference"] is not None and row["status"] == "ok":
-            counts = wer.count_errors(row["reference"], row["text"], row["text_language"])
+            language = row["text_language"] or row["language"]
+            counts = wer.count_errors(row["reference"], row["text"], language)
             row.update({name: getattr(counts, name) for name in COUNTS})
     return table_of(TRANSCRIPTS, rows)
 

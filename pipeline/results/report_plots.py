@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline.metrics.cost import SECONDS_PER_HOUR
+from pipeline.results.plot_axes import Axes, round_up
 from pipeline.results.report import Report
 from pipeline.results.subtitles import shown_text
 
@@ -36,6 +37,7 @@ class Bar:
 class Bars:
     """Horizontal bars, the longest across the plot."""
 
+    kind: ClassVar[str] = "bars"
     title: str
     note: str
     bars: tuple[Bar, ...]
@@ -47,6 +49,7 @@ class Bars:
 class Line:
     """A line over time or order; `points` and `area` are lists of coordinates as SVG takes them."""
 
+    kind: ClassVar[str] = "line"
     title: str
     note: str
     points: str
@@ -163,24 +166,12 @@ def _series(
 ) -> Line:
     """Points with x from 0 to 1 and y from 0 on, placed in `PLOT`."""
     left, top, right, bottom = PLOT
-    highest = _round_up(max(value for _, value in points))
-    placed = [(left + (right - left) * x, bottom - (bottom - top) * value / highest) for x, value in points]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-    ticks = tuple((bottom - (bottom - top) * share, form.format(share * highest)) for share in (0, 0.5, 1))
+    highest = round_up(max(value for _, value in points))
+    axes = Axes(left=left, top=top, right=right, bottom=bottom, x_range=(0.0, 1.0), y_range=(0.0, highest))
+    line = " ".join(f"{axes.x(x):.1f},{axes.y(value):.1f}" for x, value in points)
+    labels = tuple((axes.y(value), form.format(value)) for value in (0.0, highest / 2, highest))
     area = f"{left},{bottom} {line} {right},{bottom}"
-    return Line(title=title, note=note, points=line, area=area, ticks=ticks, first=ends[0], last=ends[1])
-
-
-def _round_up(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20, … times a power of ten; 1 for nothing."""
-    if value <= 0:
-        return 1.0
-    step = 1e-6
-    while True:
-        for factor in (1, 2, 5):
-            if step * factor >= value:
-                return step * factor
-        step *= 10
+    return Line(title=title, note=note, points=line, area=area, ticks=labels, first=ends[0], last=ends[1])
 
 
 def cost_bars(report: Report) -> Bars | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.results.plot_axes import Axes, ticks
 from pipeline.search.choice import Candidate
 from pipeline.search.figures import ALL, SettingFigures
 from pipeline.search.settings import Setting, level_name
@@ -94,7 +94,7 @@ def _loss_by_time(pairs: Pairs, names: set[str], wer_budget: float) -> Plot | No
     values = _values(pairs, names, lambda one: one.device_ratio)
     if not values:
         return None
-    axes = _Axes(values, at_least=(0.0, 1.0), wer_budget=wer_budget)
+    axes = _axes(values, (0.0, 1.0), wer_budget)
     front = sorted((axes.x(value.x), axes.y(value.y)) for value in values if value.is_labelled)
     return _plot(
         "Loss and device time",
@@ -102,6 +102,7 @@ def _loss_by_time(pairs: Pairs, names: set[str], wer_budget: float) -> Plot | No
         "device time over dense, retries included",
         values,
         axes,
+        wer_budget,
         front=tuple(front) if len({pair[0].condition for pair in pairs}) == 1 else (),
     )
 
@@ -110,13 +111,14 @@ def _loss_by_sparsity(pairs: Pairs, names: set[str], wer_budget: float) -> Plot 
     values = _values(pairs, names, lambda one: one.speech_sparsity)
     if not values:
         return None
-    axes = _Axes(values, at_least=(0.0, 0.1), wer_budget=wer_budget)
+    axes = _axes(values, (0.0, 0.1), wer_budget)
     return _plot(
         "Loss and sparsity over speech",
         "Positions dropped of those inside speech; what was dropped of silence and padding does not count.",
         "share of speech positions dropped",
         values,
         axes,
+        wer_budget,
         is_joined=True,
     )
 
@@ -151,21 +153,14 @@ def _key_of(pairs: Pairs) -> Callable[[Setting], str]:
     return lambda setting: f"{levels[setting].selector} i = {levels[setting].layer}"
 
 
-class _Axes:
-    """Values to places; y starts at 0."""
-
-    def __init__(self, values: Sequence[_Value], *, at_least: tuple[float, float], wer_budget: float) -> None:
-        xs = [value.x for value in values]
-        self.left = min(at_least[0], *xs, 0.0)
-        self.right = 1.05 * max(at_least[1], *xs)
-        self.top = max(1.4 * wer_budget, *(value.high for value in values), 1e-3)
-        self.wer_budget = wer_budget
-
-    def x(self, value: float) -> float:
-        return LEFT + (RIGHT - LEFT) * (value - self.left) / (self.right - self.left)
-
-    def y(self, value: float) -> float:
-        return BOTTOM - (BOTTOM - TOP) * value / self.top
+def _axes(values: Sequence[_Value], at_least: tuple[float, float], wer_budget: float) -> Axes:
+    """Axes that hold the values and the budget; y starts at 0."""
+    xs = [value.x for value in values]
+    highest = max(1.4 * wer_budget, *(value.high for value in values), 1e-3)
+    return Axes(
+        left=LEFT, top=TOP, right=RIGHT, bottom=BOTTOM,
+        x_range=(min(at_least[0], *xs, 0.0), 1.05 * max(at_least[1], *xs)), y_range=(0.0, highest),
+    )  # fmt: skip
 
 
 def _plot(
@@ -173,7 +168,8 @@ def _plot(
     note: str,
     x_title: str,
     values: Sequence[_Value],
-    axes: _Axes,
+    axes: Axes,
+    wer_budget: float,
     *,
     is_joined: bool = False,
     front: tuple[tuple[float, float], ...] = (),
@@ -184,8 +180,8 @@ def _plot(
         note=note,
         x_title=x_title,
         y_title="loss: word edits per dense word",
-        x_ticks=tuple((axes.x(tick), f"{tick:g}") for tick in ticks(axes.left, axes.right)),
-        y_ticks=tuple((axes.y(tick), f"{100 * tick:g} %") for tick in ticks(0.0, axes.top)),
+        x_ticks=tuple((axes.x(tick), f"{tick:g}") for tick in ticks(*axes.x_range, NUM_TICKS)),
+        y_ticks=tuple((axes.y(tick), f"{100 * tick:g} %") for tick in ticks(*axes.y_range, NUM_TICKS)),
         series=tuple(
             DotSeries(
                 key=key,
@@ -196,7 +192,7 @@ def _plot(
             for number, key in enumerate(keys)
         ),
         front=front,
-        budget_y=axes.y(axes.wer_budget),
+        budget_y=axes.y(wer_budget),
     )
 
 
@@ -204,7 +200,7 @@ def _of(values: Sequence[_Value], key: str) -> list[_Value]:
     return [value for value in values if value.key == key]
 
 
-def _dot(value: _Value, axes: _Axes) -> Dot:
+def _dot(value: _Value, axes: Axes) -> Dot:
     return Dot(
         x=axes.x(value.x),
         y=axes.y(value.y),
@@ -213,12 +209,3 @@ def _dot(value: _Value, axes: _Axes) -> Dot:
         is_far=axes.x(value.x) > (LEFT + 3 * RIGHT) / 4,
         name=f"{value.name}: loss {value.y:.2%} ({value.low:.2%} to {value.high:.2%}), at {value.x:.2f}",
     )
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Round values from `low` to `high`, about `NUM_TICKS` of them."""
-    span = (high - low) / NUM_TICKS
-    power = 10.0 ** math.floor(math.log10(span))
-    step = next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= span)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(number * step, 10) for number in range(first, last + 1)]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline.adaptive.policy_file import read_policy
 from pipeline.engine.sparsify.level import Level
 from pipeline.output.local_store import LocalStore
+from pipeline.results.plot_axes import ticks
 from pipeline.search import plots, report
 from tests.search.made_search import HALF, found
 
@@ -64,6 +65,6 @@ def test_plots_place_every_setting_inside_the_axes():
 @settings(deadline=None)
 @given(low=st.floats(-5, 5), span=st.floats(1e-3, 100))
 def test_ticks_are_a_few_round_values_inside_the_axis(low, span):
-    found_ticks = plots.ticks(low, low + span)
+    found_ticks = ticks(low, low + span, plots.NUM_TICKS)
     assert 1 <= len(found_ticks) <= plots.NUM_TICKS + 1
     assert all(low - 1e-6 <= tick <= low + span + 1e-6 for tick in found_ticks)

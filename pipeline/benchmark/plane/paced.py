@@ -61,7 +61,7 @@ def _result(device_s: float) -> WindowResult:
         text="",
         segments=(),
         language="en",
-        text_language="en",
+        text_language=None,
         language_probability=None,
         avg_logprob=0.0,
         no_speech_prob=0.0,
