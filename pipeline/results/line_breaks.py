@@ -11,9 +11,11 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
-from uniseg.graphemecluster import grapheme_cluster_boundaries
+import regex
 from uniseg.linebreak import line_break_boundaries
-from uniseg.wordbreak import word_boundaries
+
+GRAPHEME = regex.compile(r"\X")
+WORD_EDGE = regex.compile(r"(?w)\b")  # as UAX 29 has it
 
 EMOJI_MODIFIERS = range(0x1F3FB, 0x1F400)  # skin tones
 HANGUL = range(0xAC00, 0xD7A4)
@@ -40,10 +42,18 @@ def breakable(word: str, max_columns: int) -> list[str]:
     """
     if width(word) <= max_columns and not any(map(_is_written_without_spaces, word)):
         return [word]
-    graphemes = set(grapheme_cluster_boundaries(word))
+    graphemes = set(_grapheme_ends(word))
     pieces = _cut([word], line_break_boundaries, 0, graphemes)
-    pieces = _cut(pieces, word_boundaries, max_columns, graphemes)
-    return _cut(pieces, grapheme_cluster_boundaries, max_columns, graphemes)
+    pieces = _cut(pieces, _word_edges, max_columns, graphemes)
+    return _cut(pieces, _grapheme_ends, max_columns, graphemes)
+
+
+def _grapheme_ends(text: str) -> list[int]:
+    return [match.end() for match in GRAPHEME.finditer(text)]
+
+
+def _word_edges(text: str) -> list[int]:
+    return [match.start() for match in WORD_EDGE.finditer(text)]
 
 
 def _is_written_without_spaces(character: str) -> bool:

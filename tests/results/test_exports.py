@@ -13,7 +13,7 @@ import wave
 import av
 import pytest
 import regex
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.output import files
@@ -68,6 +68,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=400) | st.lists(
 TIMES = st.tuples(st.floats(0, 5000), st.floats(0, 60)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
 
+@settings(deadline=None)
 @given(TEXTS, TIMES)
 def test_cues_of_a_segment_are_ordered_inside_its_times_and_keep_its_words(text, times):
     start_s, end_s = times
@@ -80,6 +81,7 @@ def test_cues_of_a_segment_are_ordered_inside_its_times_and_keep_its_words(text,
     assert letters == subtitles.shown_text(text).replace(" ", "")
 
 
+@settings(deadline=None)
 @given(TEXTS, TIMES)
 def test_a_cue_has_at_most_two_lines_of_42_columns_and_seven_seconds(text, times):
     for cue in subtitles.cues([segment(text, *times)]):
