@@ -1,7 +1,7 @@
 """Where a line of a subtitle may break, and how wide a text is. Pure functions.
 
 Never inside what a reader sees as one character (a grapheme cluster, UAX 29). Words stay whole, also Latin
-ones among Chinese or Thai. Chinese and Japanese break where UAX 14 allows it. Thai, Lao, Burmese and Khmer,
+ones among Chinese or Thai and those in katakana. Chinese and Japanese break where UAX 14 allows it. Thai, Lao, Burmese and Khmer,
 for which it wants a dictionary, break between graphemes, and only where they are longer than a line.
 """
 
@@ -43,7 +43,7 @@ def breakable(word: str, max_columns: int) -> list[str]:
     if width(word) <= max_columns and not any(map(_is_written_without_spaces, word)):
         return [word]
     graphemes = set(_grapheme_ends(word))
-    pieces = _cut([word], line_break_boundaries, 0, graphemes)
+    pieces = _cut([word], line_break_boundaries, 0, graphemes & {*_word_edges(word)})
     pieces = _cut(pieces, _word_edges, max_columns, graphemes)
     return _cut(pieces, _grapheme_ends, max_columns, graphemes)
 
