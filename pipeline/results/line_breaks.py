@@ -1,7 +1,7 @@
 """Where a line of a subtitle may break, and how wide a text is. Pure functions.
 
-Never inside what a reader sees as one character (a grapheme cluster, UAX 29). Words stay whole, Latin ones and
-those in katakana too. Chinese and Japanese break where UAX 14 allows it. Thai, Lao, Burmese and Khmer, for
+Never inside what a reader sees as one character (a grapheme cluster, UAX 29). Words in Latin letters or
+katakana stay whole. Chinese and Japanese break where UAX 14 allows it. Thai, Lao, Burmese and Khmer, for
 which it wants a dictionary, break between graphemes, and only where they are longer than a line.
 """
 
