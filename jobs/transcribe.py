@@ -63,7 +63,9 @@ from pipeline.output.files import read_transcripts
 @click.option(
     "--shard-hours", default=JobOptions.shard_hours, show_default=True, help="Hours of audio in a shard."
 )
-@click.option("--max-hours", default=JobOptions.max_hours, show_default=True, help="Longest recording taken.")
+@click.option(
+    "--max-hours", default=JobOptions.max_hours, show_default=True, help="Hours taken of a recording."
+)
 @click.option(
     "--gpu-hour-usd", default=RunOptions.gpu_hour_usd, type=click.FloatRange(min=0), show_default=True
 )

@@ -50,9 +50,13 @@ READ_RECORDING = pa.struct(
         pa.field("reference", pa.string()),
         _required("scorable", pa.bool_()),  # false: one part or channel of several, scored after joining
         pa.field("decoded_by", pa.string()),  # soundfile | pyav
-        _required("partial", pa.bool_()),  # shorter than declared, or damaged
+        _required("partial", pa.bool_()),  # shorter than declared, damaged, or over the hours taken
         pa.field("language", pa.string()),  # as in the plan
         pa.field("prompt", pa.string()),
+        pa.field("streams", pa.string()),  # which of several audio streams was taken, and why
+        pa.field("channel_choice", pa.string()),  # which channel was taken in place of the mix, and why
+        pa.field("gain_db", pa.float64()),  # by which it was made louder or softer; null: left as it is
+        pa.field("clock_start_s", pa.float64()),  # the container's clock at 0 s, where it is not 0
     ]
 )
 
@@ -138,6 +142,10 @@ TRANSCRIPTS = pa.schema(
         _required("partial", pa.bool_()),
         _required("model", pa.string()),
         pa.field("text_language", pa.string()),  # `en` where it was translated, else null
+        pa.field("streams", pa.string()),  # which of several audio streams was taken, and why
+        pa.field("channel_choice", pa.string()),  # which channel was taken in place of the mix, and why
+        pa.field("gain_db", pa.float64()),  # by which it was made louder or softer; null: left as it is
+        pa.field("clock_start_s", pa.float64()),  # the container's clock at 0 s, where it is not 0
     ]
 )
 

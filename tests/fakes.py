@@ -59,6 +59,7 @@ def read_recording(recording_id="a.wav", **changes):
         "recording_id": recording_id, "uri": f"/in/{recording_id}", "part": 0, "channel": 0,
         "error_type": None, "error_message": None, "duration_s": 30.0, "speech_s": 20.0, "reference": None,
         "scorable": True, "decoded_by": "soundfile", "partial": False,
+        "streams": None, "channel_choice": None, "gain_db": None, "clock_start_s": None,
     }  # fmt: skip
     return values | changes
 

@@ -80,10 +80,12 @@ def read_shard(plan: pa.Table, this_round: RoundContext) -> pa.Table:
         if recording["error_type"] is not None:
             log.warning("%s: %s", recording["error_type"], recording["error_message"])
             continue
+        remark = recording["error_message"]
         if recording["partial"]:
-            log.warning("partial: %s: damaged or shorter than it declares", printable(recording["uri"]))
-        if recording["error_message"] is not None:
-            log.warning("bad samples: %s", recording["error_message"])
+            damage = f"{printable(recording['uri'])}: damaged or shorter than it declares"
+            log.warning("partial: %s", remark or damage)
+        elif remark is not None:
+            log.warning("%s", remark)
     return audio.select(SHARD_AUDIO.names).cast(SHARD_AUDIO)
 
 

@@ -49,6 +49,7 @@ GIB = 1 << 30
 READY, ALIVE = b"ready", b"alive"
 MAX_MESSAGE = 1 << 16
 MAX_TOGETHER = 32  # recordings of one request
+RUN_UP_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,14 @@ class DecodeRequest:
     channel: int | None = None  # only this one
     limits: DecodeLimits = field(default_factory=DecodeLimits)
 
+    @property
+    def opens_s(self) -> float:
+        """Where decoding begins, so that a stretch comes out as in the whole: the resampler needs a run-up.
+
+        At a whole second samples of any rate fall together.
+        """
+        return max(0.0, math.floor(self.offset_s - RUN_UP_S))
+
     @classmethod
     def read(cls, message: Mapping[str, Any]) -> DecodeRequest:
         """A request from what `dataclasses.asdict` makes of one."""
@@ -110,6 +119,10 @@ class Decoded:
     decoded_by: str
     damaged: bool
     num_bad_samples: int  # NaN or infinite; they were replaced by 0
+    over_hours: bool = False  # it goes on behind the most hours that are taken
+    channel_choice: str | None = None  # which channel was taken in place of the mix, and why
+    gains_db: tuple[float, ...] = ()  # by channel, empty: none
+    clock_start_s: float | None = None  # what the container's clock says at 0 s, where it is not 0
 
     @property
     def duration_s(self) -> float:
@@ -118,8 +131,12 @@ class Decoded:
 
     @property
     def partial(self) -> bool:
-        """Whether the recording is damaged, or ended before its declared end."""
-        return self.damaged or ends_early(self.ended, self.declared_s, self.offset_s + self.duration_s)
+        """Whether the recording is damaged, too long, or ended before its declared end."""
+        return (
+            self.damaged
+            or self.over_hours
+            or ends_early(self.ended, self.declared_s, self.offset_s + self.duration_s)
+        )
 
     def first(self, seconds: float) -> Decoded:
         """Only the first seconds of the stretch."""

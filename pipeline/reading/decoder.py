@@ -24,6 +24,10 @@ from pipeline.sources.opening import OpenRecording
 from pipeline.sources.recording import RecordingError
 
 Span = tuple[float, float]
+AS_ANSWERED = (
+    *("first_byte", "decoded_by", "damaged", "num_bad_samples"),
+    *("over_hours", "channel_choice", "clock_start_s"),
+)
 
 
 class AudioDecoder:
@@ -204,7 +208,8 @@ def _decoded(
         offset_s=offset_s,
         declared_s=_declared_s(source, outcome["declared_s"]),
         ended=outcome["ended"] or _left_s(source, offset_s) <= max_s,
-        **{name: outcome[name] for name in ("first_byte", "decoded_by", "damaged", "num_bad_samples")},
+        gains_db=tuple(outcome["gains_db"]),
+        **{name: outcome[name] for name in AS_ANSWERED},
     )
 
 

@@ -19,20 +19,24 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from pipeline.errors import one_line
 from pipeline.reading.audio import ALIVE, MAX_MESSAGE, MAX_TOGETHER, READY, DecodeRequest, content, samples_in
 from pipeline.reading.blocks import Block, Stream, open_range
 from pipeline.reading.containers import Container, sniff
 from pipeline.reading.lengths import is_cut_short
+from pipeline.reading.level import AS_IT_IS, Adjustment, adjusted
 from pipeline.reading.pyav_reader import PyavReader
-from pipeline.reading.resampling import Conversion, too_long
+from pipeline.reading.resampling import Conversion
 from pipeline.reading.soundfile_reader import open_soundfile
 from pipeline.reading.voice_activity import VoiceActivity
 from pipeline.sources.recording import RecordingError
 
 OUT_OF_MEMORY = "needs more memory than decoding may take"
 PROGRESS_S = 1.0
-FINAL = ("bad_rate", "too_many_channels", "too_long", "bad_samples")  # another decoder would say the same
+MAX_PASSES = 4  # the mix, a channel, a gain, and that gain set right
+FINAL = ("bad_rate", "too_many_channels", "bad_samples")  # another decoder would say the same
 
 Progress = Callable[[], None]
 
@@ -50,6 +54,10 @@ class BackendResult:
     ended: bool
     damaged: bool
     failure: RecordingError | None
+    over_hours: bool
+    channel_choice: str | None
+    gains_db: tuple[float, ...]
+    clock_start_s: float | None
 
 
 def main() -> None:
@@ -153,6 +161,7 @@ def _voice_activity() -> VoiceActivity:
 OUTCOME = (
     *("decoded_by", "first_byte", "num_samples", "num_channels"),
     *("num_bad_samples", "declared_s", "ended", "damaged"),
+    *("over_hours", "channel_choice", "gains_db", "clock_start_s"),
 )
 
 
@@ -164,7 +173,7 @@ def decode(
     container = sniff(file, length)
     attempts: list[BackendResult] = []
     for open_stream in _decoders(source, start, length, container, request):
-        attempts.append(_attempt(open_stream, request, output, progress))
+        attempts.append(_settled(open_stream, request, output, progress))
         if attempts[-1].failure is None:
             break
         if attempts[-1].failure.error_type in FINAL:
@@ -184,39 +193,48 @@ def _decoders(
     """The ways to open a recording, best first; each gives a stream and what counts its broken packets."""
 
     def by_soundfile() -> tuple[Stream, Callable[[], int]]:
-        stream = open_soundfile(source, start, length, container, request.offset_s, request.max_s)
-        limit_s = request.limits.max_hours * 3600
-        if stream.declared_s is not None and stream.declared_s > limit_s:
-            _refuse_if_there(open_soundfile(source, start, length, container, limit_s), request)
-        return stream, lambda: 0
+        run_up_s = request.offset_s - request.opens_s
+        return open_soundfile(
+            source, start, length, container, request.opens_s, request.max_s + run_up_s
+        ), lambda: 0
 
     def by_pyav() -> tuple[Stream, Callable[[], int]]:
         reader = PyavReader(source, start, length, container)
-        return reader.stream(request.offset_s), lambda: reader.num_broken
+        return reader.stream(request.opens_s), lambda: reader.num_broken
 
     if container.by_soundfile:
         yield by_soundfile
     yield by_pyav
 
 
-def _refuse_if_there(stream: Stream, request: DecodeRequest) -> None:
-    """A length that is declared counts only if there is a sample at its far end."""
-    try:
-        block = next(stream.blocks, None)
-    except RecordingError:
-        return
-    if block is not None and request.limits.min_rate <= block.rate:
-        raise too_long(request.limits.max_hours)
+Opening = Callable[[], tuple[Stream, Callable[[], int]]]
+
+
+def _settled(open_stream: Opening, request: DecodeRequest, output: int, progress: Progress) -> BackendResult:
+    """Run one decoder, again where its channels cancel or its level is far from any that is heard."""
+    adjustment = AS_IT_IS
+    first_byte = os.lseek(output, 0, os.SEEK_END)
+    for _ in range(MAX_PASSES):
+        os.ftruncate(output, first_byte)
+        conversion, result = _attempt(open_stream, request, adjustment, output, progress)
+        if not result.num_samples:
+            break
+        held = content(output)
+        samples = samples_in(held, first_byte, result.num_samples, result.num_channels)
+        peaks = conversion.peaks if len(conversion.peaks) else np.zeros(result.num_channels)
+        better = adjusted(adjustment, samples, peaks, conversion.energy.loudest)
+        del samples, held
+        if better is None:
+            break
+        adjustment = better
+    return result
 
 
 def _attempt(
-    open_stream: Callable[[], tuple[Stream, Callable[[], int]]],
-    request: DecodeRequest,
-    output: int,
-    progress: Progress,
-) -> BackendResult:
+    open_stream: Opening, request: DecodeRequest, adjustment: Adjustment, output: int, progress: Progress
+) -> tuple[Conversion, BackendResult]:
     """Run one decoder; what it wrote before it failed is kept."""
-    conversion = Conversion(request)
+    conversion = Conversion(request, adjustment)
     first_byte = os.lseek(output, 0, os.SEEK_END)
     stream: Stream | None = None
     failure, num_broken = None, 0
@@ -227,7 +245,8 @@ def _attempt(
         num_broken = count_broken()
     except RecordingError as error:
         failure = error
-    return BackendResult(
+    was_read = failure is not None and failure.error_type == "corrupt" and stream is not None
+    return conversion, BackendResult(
         decoded_by=stream.decoded_by if stream else "",
         first_byte=first_byte,
         num_samples=conversion.num_samples,
@@ -235,9 +254,12 @@ def _attempt(
         num_bad_samples=conversion.num_bad_samples,
         declared_s=stream.declared_s if stream else None,
         ended=conversion.ended or failure is not None,
-        damaged=num_broken > 0
-        or (failure is not None and failure.error_type == "corrupt" and stream is not None),
+        damaged=num_broken > 0 or was_read,
         failure=failure,
+        over_hours=conversion.over_hours,
+        channel_choice=adjustment.choice,
+        gains_db=adjustment.gains_db,
+        clock_start_s=stream.clock_start_s if stream else None,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.reading.audio import DecodeRequest
 from pipeline.reading.blocks import Block, Stream
+from pipeline.reading.level import AS_IT_IS, Adjustment, ChannelEnergy
 from pipeline.sources.recording import RecordingError
 
 MAX_BAD_SHARE = 0.01  # of non-finite samples; beyond it the recording is unusable
@@ -18,25 +19,38 @@ MAX_BAD_SHARE = 0.01  # of non-finite samples; beyond it the recording is unusab
 class Conversion:
     """One pass over a stream. `convert` yields int16 [time, channels]; the counts are right afterwards."""
 
-    def __init__(self, request: DecodeRequest) -> None:
+    def __init__(self, request: DecodeRequest, adjustment: Adjustment = AS_IT_IS) -> None:
         self.request = request
+        self.adjustment = adjustment
         self.num_channels = 0  # of the output
         self.num_samples = 0  # per channel
         self.num_bad_samples = 0
         self.ended = False
-        self._limit = math.inf if math.isinf(request.max_s) else round(request.max_s * SAMPLE_RATE)
+        self.over_hours = False  # it goes on behind the most hours that are taken
+        self.peaks = np.zeros(0, np.float32)  # of each channel before it was clipped; 0: int16 all along
+        self.energy = ChannelEnergy()
+        allowed_s = max(0.0, request.limits.max_hours * 3600 - request.offset_s)
+        self._ends_by_hours = allowed_s <= request.max_s
+        limit_s = min(allowed_s, request.max_s)
+        self._limit = math.inf if math.isinf(limit_s) else round(limit_s * SAMPLE_RATE)
+        self._run_up = round((request.offset_s - request.opens_s) * SAMPLE_RATE)  # still left out
 
     def convert(self, stream: Stream) -> Iterator[np.ndarray]:
         """Convert from `offset_s` on, until `max_s` or the end. Raises `RecordingError`."""
         resampler: Resampler | None = None
-        for block in self._wanted(stream):
+        blocks = self._wanted(stream)
+        for block in blocks:
             samples = self._prepare(block)
             if resampler is None or resampler.rate != block.rate:
                 if resampler is not None:
                     yield from self._emit(resampler.finish())
                 resampler = Resampler(block.rate, samples.shape[1])
-            yield from self._emit(resampler.push(samples))
+            resampled = resampler.push(samples)
+            goes_on = len(resampled) - self._run_up > self._limit - self.num_samples
+            yield from self._emit(resampled)
             if self.num_samples >= self._limit:
+                self.ended = self._ends_by_hours
+                self.over_hours = self.ended and (goes_on or next(blocks, None) is not None)
                 return
         if resampler is not None:
             yield from self._emit(resampler.finish())
@@ -44,8 +58,8 @@ class Conversion:
         self._check_bad_samples()
 
     def _wanted(self, stream: Stream) -> Iterator[Block]:
-        """The blocks from `offset_s` on, checked."""
-        skip_s = self.request.offset_s - stream.start_s
+        """The blocks from `opens_s` on, checked."""
+        skip_s = self.request.opens_s - stream.start_s
         for block in stream.blocks:
             self._check(block)
             skip = min(round(skip_s * block.rate), len(block.samples)) if skip_s > 0 else 0
@@ -67,12 +81,15 @@ class Conversion:
         samples = block.samples
         if samples.dtype.kind == "f":
             samples = self._finite(samples)
-        if self.request.channel is not None:
-            if self.request.channel >= samples.shape[1]:
-                raise RecordingError("corrupt", f"has no channel {self.request.channel}")
-            samples = samples[:, self.request.channel : self.request.channel + 1]
+        channel = self.request.channel if self.adjustment.channel is None else self.adjustment.channel
+        if channel is not None:
+            if channel >= samples.shape[1]:
+                raise RecordingError("corrupt", f"has no channel {channel}")
+            samples = samples[:, channel : channel + 1]
         elif not self.request.split and samples.shape[1] > 1:
-            samples = _as_float(samples).mean(axis=1, dtype=np.float32, keepdims=True)
+            samples = _as_float(samples)
+            self.energy.add(samples)
+            samples = samples.mean(axis=1, dtype=np.float32, keepdims=True)
         self.num_channels = self.num_channels or samples.shape[1]
         return _with_channels(samples, self.num_channels)
 
@@ -88,18 +105,18 @@ class Conversion:
             raise RecordingError("bad_samples", f"{self.num_bad_samples} samples are not finite numbers")
 
     def _emit(self, samples: np.ndarray) -> Iterator[np.ndarray]:
-        samples = samples[: int(min(len(samples), self._limit - self.num_samples))]
+        left_out = min(self._run_up, len(samples))
+        self._run_up -= left_out
+        samples = samples[left_out:][: int(min(len(samples), self._limit - self.num_samples))]
         if not len(samples):
             return
         self.num_samples += len(samples)
-        if self.request.offset_s + self.num_samples / SAMPLE_RATE > self.request.limits.max_hours * 3600:
-            raise too_long(self.request.limits.max_hours)
+        if self.adjustment.gains:
+            samples = _as_float(samples) * np.asarray(self.adjustment.gains, np.float32)
+        if samples.dtype != np.int16:
+            peaks = np.abs(samples).max(axis=0)
+            self.peaks = np.maximum(self.peaks, peaks) if len(self.peaks) else peaks
         yield to_int16(samples)
-
-
-def too_long(max_hours: float) -> RecordingError:
-    """The error of a recording that is longer than a job takes."""
-    return RecordingError("too_long", f"is longer than {max_hours:g} hours")
 
 
 class Resampler:

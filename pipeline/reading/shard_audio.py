@@ -79,17 +79,19 @@ class DecodedShard:
         audio = stretch.audio
         for window in windows:
             self._add_window(window, audio.samples[channel], stretch.start_s)
-        bad = f"{row['uri']}: {audio.num_bad_samples} samples are not finite numbers and count as 0"
         self._recordings.append(
             _recording(
                 row,
                 channel=channel,
-                error_message=bad if audio.num_bad_samples else None,
+                error_message=_remark(row, audio),
                 duration_s=audio.duration_s,
                 speech_s=sum(end - start for window in windows for start, end in window.speech),
                 scorable=stretch.whole and len(audio.samples) == 1,
                 decoded_by=audio.decoded_by,
                 partial=audio.partial,
+                channel_choice=audio.channel_choice,
+                gain_db=audio.gains_db[channel] if audio.gains_db else None,
+                clock_start_s=audio.clock_start_s,
             )
         )
 
@@ -132,6 +134,16 @@ class DecodedShard:
         return pa.table(columns, schema=SHARD_AUDIO)
 
 
+def _remark(row: Mapping[str, Any], audio: Decoded) -> str | None:
+    """What is to be said of a row that was read."""
+    remarks = []
+    if audio.num_bad_samples:
+        remarks.append(f"{audio.num_bad_samples} samples are not finite numbers and count as 0")
+    if audio.over_hours:
+        remarks.append("is longer than --max-hours; what follows is not transcribed")
+    return f"{row['uri']}: {'; '.join(remarks)}" if remarks else None
+
+
 def _recording(row: Mapping[str, Any], **values: Any) -> dict[str, Any]:
     """A `READ_RECORDING`; what is not given is what a failed row has."""
     return {
@@ -144,5 +156,6 @@ def _recording(row: Mapping[str, Any], **values: Any) -> dict[str, Any]:
         "scorable": False,
         "decoded_by": None,
         "partial": False,
+        **dict.fromkeys(("streams", "channel_choice", "gain_db", "clock_start_s")),
         **values,
     }

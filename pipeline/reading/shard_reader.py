@@ -194,8 +194,9 @@ class ShardReader:
         """Rows for what follows `from_s`: several where the declared length can be believed."""
         part_s = part_seconds(self.options.shard_hours)
         num = 1
-        if declared_s is not None and self._is_there(source, declared_s):
-            num = max(1, round((declared_s - from_s) / part_s))
+        ends_s = min(declared_s or 0.0, self.options.max_hours * 3600)
+        if self._is_there(source, ends_s):
+            num = max(1, round((ends_s - from_s) / part_s))
         return tuple(
             {
                 **row,
@@ -206,12 +207,12 @@ class ShardReader:
             for i in range(num)
         )
 
-    def _is_there(self, source: OpenRecording, declared_s: float) -> bool:
-        """Whether a recording goes on to about where it says it ends."""
-        if not 1.0 < declared_s <= min(self.options.max_hours * 3600, source.length / MIN_BYTES_PER_S):
+    def _is_there(self, source: OpenRecording, ends_s: float) -> bool:
+        """Whether a recording goes on to about where it is to end."""
+        if not 1.0 < ends_s <= source.length / MIN_BYTES_PER_S:
             return False
         try:
-            return self._decoder.decode(source, offset_s=declared_s - 1.0, max_s=0.5).duration_s > 0
+            return self._decoder.decode(source, offset_s=ends_s - 1.0, max_s=0.5).duration_s > 0
         except RecordingError:
             return False
 

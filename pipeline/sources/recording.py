@@ -94,7 +94,7 @@ def media_rate(name: str, member: str | None = None) -> MediaRate:
 # raised in three attempts that did not come back.
 ERROR_TYPES = (
     *("missing", "changed", "unreadable", "refused", "unsupported", "corrupt", "no_audio", "bad_samples"),
-    *("too_long", "too_large", "bad_rate", "too_many_channels", "timeout", "crashed", "internal_error"),
+    *("too_large", "bad_rate", "too_many_channels", "timeout", "crashed", "internal_error"),
 )
 # Those that lie in the moment and not in the recording: such a row may succeed when it is run again as it is.
 PASSING = frozenset({"missing", "changed", "unreadable"})

@@ -132,8 +132,16 @@ def test_with_voice_activity_every_part_covers_the_speech_of_the_whole(tmp_path)
     assert (spoken(parts) <= 1 + 1e-6).all()
 
 
-def test_a_recording_longer_than_the_limit_is_one_failed_row(tmp_path):
-    write(tmp_path / "a.wav", speech_with_pauses(60))
-    row, _ = content(read(plan_of(tmp_path), max_hours=30 / 3600))
-    assert [r["error_type"] for r in row["recordings"]] == ["too_long"]
-    assert row["overflow"] == []
+@pytest.mark.parametrize("shard_hours", [1.0, 0.04])
+def test_of_a_recording_longer_than_the_limit_what_is_allowed_is_read(tmp_path, shard_hours):
+    samples = speech_with_pauses(LONG)
+    write(tmp_path / "a.flac", samples)
+    found = read_all(
+        plan_of(tmp_path, shard_hours=shard_hours), max_hours=500 / 3600, shard_hours=shard_hours
+    )
+    assert_whole(found, "a.flac", samples[: 500 * RATE])
+    *others, last = [found[key][0] for key in sorted(found)]
+    assert (len(others) > 0) == (shard_hours < 1)
+    assert not any(recording["partial"] or recording["error_message"] for recording in others)
+    assert last["partial"]
+    assert "longer than --max-hours" in last["error_message"]
