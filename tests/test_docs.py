@@ -71,6 +71,19 @@ def test_every_error_type_has_its_line_among_the_troubles():
     assert [name for name in ERROR_TYPES if f"| `{name}` |" not in page] == []
 
 
+def test_every_message_among_the_troubles_is_one_of_the_code():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    table = page.partition("## What a command says")[2].partition("## ")[0]
+    code = "".join(
+        path.read_text() for folder in ("pipeline", "jobs") for path in (ROOT / folder).rglob("*.py")
+    )
+    shown = re.findall(
+        r"`([^`]+)`", "".join(line.split("|")[1] for line in table.splitlines() if "|" in line)
+    )
+    assert len(shown) > 10
+    assert [text for text in shown for part in text.split("…") if part.strip() not in code] == []
+
+
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 IDS = {"ids": lambda page: page.name}
 TESTS = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
