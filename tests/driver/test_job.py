@@ -130,7 +130,7 @@ def test_a_complete_output_is_left_as_it_is_within_five_seconds(folder, undistur
     assert took_s < 5
 
 
-def test_a_killed_job_goes_on_and_ends_as_if_undisturbed(folder, undisturbed, tmp_path):
+def test_a_killed_job_is_resumed_and_ends_as_if_undisturbed(folder, undisturbed, tmp_path):
     output = tmp_path / "out"
     arguments = (folder, "--model", "demo", "--output", output, *SMALL_SHARDS)
     process = subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -260,7 +260,7 @@ def test_evaluate_scores_the_output_as_the_job_did(undisturbed):
     assert totals(evaluated)["num_recordings"] == len(RECORDINGS)
 
 
-def test_sigterm_ends_the_job_and_it_goes_on_later(folder, tmp_path):
+def test_sigterm_ends_the_job_and_it_is_resumed_later(folder, tmp_path):
     arguments = (folder, "--model", "demo", "--output", tmp_path / "out", *SMALL_SHARDS)
     process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     while not list((tmp_path / "out").glob("metrics/*.parquet")):
@@ -269,6 +269,6 @@ def test_sigterm_ends_the_job_and_it_goes_on_later(folder, tmp_path):
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "the same command goes on from here" in stderr
+    assert "run the same command again to resume" in stderr
     assert list((tmp_path / "out" / "_tmp").glob("attempts/*")) == []
     assert totals(transcribe(*arguments))["num_ok"] == len(RECORDINGS)
