@@ -9,23 +9,36 @@ from typing import Any
 import click
 
 from jobs import cli
-from pipeline.results import exports
+from pipeline.results import exports, player
 from pipeline.results.faults import Faults
-from pipeline.results.recordings import WholeRecording, read_joined, read_planned
+from pipeline.results.recordings import WholeRecording, read_joined, read_plan_rows, read_planned
+
+HTML = "html"
+EMBED_MB = 20.0
+FORMATS = (*exports.FORMATS, HTML)
 
 
 @click.command("export", context_settings=cli.SETTINGS, help=__doc__)
 @click.argument("out")
-@click.option("--format", "kind", required=True, type=click.Choice(exports.FORMATS),
-              help="srt, vtt, txt, tsv: a file for each recording; jsonl, nemo: one file.")  # fmt: skip
+@click.option("--format", "kind", required=True, type=click.Choice(FORMATS),
+              help="srt, vtt, txt, tsv, html: a file for each recording; jsonl, nemo: one file.")  # fmt: skip
+@click.option("--one-page", is_flag=True, help="html: one page of all recordings.")
+@click.option("--audio", type=click.Choice(["link", "embed", "none"]),
+              help="html: play the file where it lies, or a copy in the page.  [default: link]")  # fmt: skip
+@click.option("--embed-mb", type=click.FloatRange(min=0),
+              help="html: with --audio embed, recordings of more are linked.  [default: 20]")  # fmt: skip
 @click.option("--output", help="Folder to write to.  [default: OUT/export]")
-def export(out: str, kind: str, output: str | None) -> tuple[dict[str, Any], int]:
+def export(out: str, kind: str, output: str | None, **of_pages: Any) -> tuple[dict[str, Any], int]:
     """Write what is finished; status 1 where recordings are not, or could not be written."""
+    if kind != HTML and any(of_pages.values()):
+        raise cli.WrongUse("--one-page, --audio and --embed-mb are for --format html")
     folder = output or os.path.join(out, "export")
     planned, faults = read_planned(out), Faults()
     statuses: list[str] = []
     recordings = _noting(read_joined(out, planned, faults), statuses)
-    if kind in exports.FILES:
+    if kind == HTML:
+        num_written = _write_pages(out, folder, recordings, faults, **of_pages)
+    elif kind in exports.FILES:
         num_written = exports.write_files(folder, kind, recordings, faults)
     else:
         num_written = exports.write_lines(folder, kind, recordings, planned.members, faults)
@@ -40,6 +53,23 @@ def export(out: str, kind: str, output: str | None) -> tuple[dict[str, Any], int
         "num_faults": faults.num,
     }
     return totals, cli.UNFINISHED if num_unfinished or faults.num else cli.OK
+
+
+def _write_pages(
+    out: str,
+    folder: str,
+    recordings: Iterator[WholeRecording],
+    faults: Faults,
+    *,
+    one_page: bool,
+    audio: str | None,
+    embed_mb: float | None,
+) -> int:
+    max_bytes = int(1e6 * (EMBED_MB if embed_mb is None else embed_mb))
+    played = player.Audio(how=audio or "link", max_bytes=max_bytes, rows=read_plan_rows(out))
+    if one_page:
+        return player.write_one_page(folder, recordings, played, faults, os.path.abspath(out))
+    return player.write_pages(folder, recordings, played, faults)
 
 
 def _noting(recordings: Iterator[WholeRecording], statuses: list[str]) -> Iterator[WholeRecording]:

@@ -21,15 +21,15 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def page(template: str, **values: Any) -> str:
-    """A page of this project's looks: the template is given the values and its style."""
+def page(template: str, *, css: str = "report.css", script: str | None = None, **values: Any) -> str:
+    """A page of this project's looks: the template is given the values, its style, and its script if any."""
     environment = _environment()
-    style = environment.get_template("report.css").render()
-    return environment.get_template(template).render(
-        style=Markup(style),  # ours, and without a variable
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        **values,
-    )
+    inline = {"style": css} | ({"script": script} if script else {})
+    for name, file in inline.items():
+        text = environment.get_template(file).render()
+        values[name] = Markup(text)  # ours, and without a variable
+        values[f"{name}_hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return environment.get_template(template).render(values)
 
 
 @cache

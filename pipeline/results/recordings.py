@@ -75,6 +75,17 @@ def read_planned(output: str) -> PlannedRecordings:
     return PlannedRecordings({recording_id: len(found) for recording_id, found in parts.items()}, members)
 
 
+def read_plan_rows(output: str) -> dict[str, dict[str, Any]]:
+    """The row of PLAN of the first part of every recording, by recording_id. Raises `OutputError`."""
+    store = existing_store(output)
+    return {
+        row["recording_id"]: row
+        for name in store.names(PLAN_FOLDER)
+        for row in parquet_table(store.read(name) or b"", PLAN).to_pylist()
+        if row["part"] == 0
+    }
+
+
 def read_joined(output: str, planned: PlannedRecordings, faults: Faults) -> Iterator[WholeRecording]:
     """The recordings of an output whose planned parts are all there, each as soon as its last row is read.
 
