@@ -32,8 +32,9 @@ class Transcriber(Protocol):
         languages: Sequence[str | None] | None = None,
         seeds: Sequence[int] | None = None,
         levels: Level | Sequence[Level | None] | None = None,
+        prompts: Sequence[str | None] | None = None,
     ) -> list[WindowResult]:
-        """One result per window, in order; `levels` None is what the engine was made for."""
+        """One result per window, in order; `levels` and `prompts` None are what the engine was made for."""
         ...
 
 
@@ -98,8 +99,9 @@ def transcribe_windows(
 ) -> list[PlacedResult]:
     """All windows, and the tails of those whose text ended early, in the order of time.
 
-    recordings: rows of `READ_RECORDING`. language: a code, `auto`, or the code of each recording by its
-    index. level: how sparse they are; None: as the engine was made.
+    recordings: rows of `READ_RECORDING`; the language and the prompt of one come before what is asked of all.
+    language: a code, `auto`, or the code of each recording by its index. level: how sparse they are; None: as
+    the engine was made.
     """
     ask = _EngineAtLevel(recordings, engine, level)
     ask_tails = _EngineAtLevel(recordings, engine, None if level is None else level.of_tails)
@@ -108,6 +110,7 @@ def transcribe_windows(
         known = {} if language == "auto" else dict.fromkeys(range(len(recordings)), language)
     else:
         known = dict(language)
+    known |= {index: row["language"] for index, row in enumerate(recordings) if row.get("language")}
     first = [window for window in _first_windows(windows) if window.recording not in known]
     results = ask(first, known)
     known |= {done.window.recording: done.result.language for done in results}
@@ -158,8 +161,14 @@ class _EngineAtLevel:
             languages=[known.get(window.recording) for window in windows],
             seeds=[window_seed(self.recordings[window.recording], window.start_s) for window in windows],
             levels=self.level,
+            **self._prompts(windows),
         )
         return [PlacedResult(window=w, result=r) for w, r in zip(windows, results, strict=True)]
+
+    def _prompts(self, windows: Sequence[PlacedWindow]) -> dict[str, Any]:
+        """The prompts of manifests, where there are any."""
+        prompts = [self.recordings[window.recording].get("prompt") for window in windows]
+        return {"prompts": prompts} if any(prompts) else {}
 
 
 def window_seed(recording: Mapping[str, Any], start_s: float) -> int:

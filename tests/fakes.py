@@ -37,10 +37,12 @@ class FakeEngine:
     model_name: str = "fake"
     device: str = "cpu"
     calls: list = field(default_factory=list)
+    prompts: list = field(default_factory=list)
 
     def transcribe(
-        self, windows: Sequence[np.ndarray], *, languages=None, seeds=None, levels=None
+        self, windows: Sequence[np.ndarray], *, languages=None, seeds=None, levels=None, prompts=None
     ) -> list[WindowResult]:
+        self.prompts += prompts or [None] * len(windows)
         self.calls.append((list(windows), list(languages), list(seeds)))
         return [self.answer(samples, language) for samples, language in zip(windows, languages, strict=True)]
 

@@ -18,7 +18,7 @@ from pipeline.adaptive.files import FOLDER
 from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
 from pipeline.dataflow.workers import Workers
 from pipeline.driver.lock import DriverLock
-from pipeline.driver.model import load_engine, resolve_options
+from pipeline.driver.model import check_manifest, load_engine, resolve_options
 from pipeline.driver.progress import JobProgress
 from pipeline.driver.rounds import JobRounds, open_rounds
 from pipeline.driver.run_record import RunRecord, new_run_id, total_wall_s
@@ -164,6 +164,7 @@ def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
             request.inputs, all_files=request.all_files, references=references, output=str(store.root)
         )
     plan = planning.make_plan(listing.recordings, shard_hours=options.shard_hours)
+    check_manifest(plan, options)
     _log_listing(listing, references, plan)
     plan_hash = planning.plan_hash(plan)
     store.replace(plan_name(0), files.parquet_bytes(plan))

@@ -16,8 +16,11 @@ from pipeline.engine.model.snapshot import BUNDLED, ModelNotFound, Snapshot, res
 from pipeline.engine.model.vocabulary import read_vocabulary
 from pipeline.engine.options import WrongValue, check_fits
 from pipeline.sources.locations import is_url, without_secrets
+from pipeline.sources.recording import InputError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipeline.engine import Engine
 
 
@@ -62,6 +65,19 @@ def _check_fits_model(options: JobOptions, snapshot: Snapshot) -> None:
     except WrongValue as error:
         name = error.field.replace("_", "-")
         raise OptionError(f"--{name} {error.value}: must be {error.allowed} ({options.model})") from error
+
+
+def check_manifest(plan: pa.Table, options: JobOptions) -> None:
+    """Raise `InputError` for languages and prompts of manifests that the model cannot take."""
+    languages = sorted(set(plan.column("language").to_pylist()) - {None})
+    has_prompts = plan.column("prompt").null_count < plan.num_rows
+    if not languages and not has_prompts:
+        return
+    vocabulary = read_vocabulary(find_model(options.model, options.model_revision))
+    if unknown := [code for code in languages if code not in vocabulary.language_codes]:
+        raise InputError(f"{options.model} does not know the languages of some lines: {' '.join(unknown)}")
+    if has_prompts and vocabulary.previous is None:
+        raise InputError(f"{options.model} takes no prompt, and some lines have one")
 
 
 def _check_policy(policy: PolicyFile, model: str, snapshot: Snapshot) -> None:

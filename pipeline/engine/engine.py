@@ -83,6 +83,7 @@ class Engine:
         languages: Sequence[str | None] | None = None,
         seeds: Sequence[int] | None = None,
         levels: Level | Sequence[Level | None] | None = None,
+        prompts: Sequence[str | None] | None = None,
     ) -> list[WindowResult]:
         """Transcribes windows of at most 30 s; results in the same order.
 
@@ -92,9 +93,10 @@ class Engine:
         languages: a code per window, None to detect it. seeds: a number per window, for draws at temperatures
         above 0, so that a window's result does not depend on its company.
         levels: how sparse each window is, or all of them; None is what the engine's options say.
-        Raises ValueError for a window, a language or a level that the model cannot take.
+        prompts: what is put before each window as if it had been said; None is what the engine's options say.
+        Raises ValueError for a window, a language, a level or a prompt that the model cannot take.
         """
-        works = self._works(windows, languages, seeds)
+        works = self._works(windows, languages, seeds, prompts)
         chosen = self._levels(levels, len(works))
         heard = [n for n, work in enumerate(works) if is_audible(work.samples)]
         audible = [works[n] for n in heard]
@@ -187,17 +189,24 @@ class Engine:
         windows: Sequence[np.ndarray],
         languages: Sequence[str | None] | None,
         seeds: Sequence[int] | None,
+        prompts: Sequence[str | None] | None = None,
     ) -> list[Work]:
         codes = [None] * len(windows) if languages is None else list(languages)
         numbers = [0] * len(windows) if seeds is None else list(seeds)
-        for name, values in (("languages", codes), ("seeds", numbers)):
+        texts = [None] * len(windows) if prompts is None else list(prompts)
+        for name, values in (("languages", codes), ("seeds", numbers), ("prompts", texts)):
             if len(values) != len(windows):
                 raise ValueError(f"{name} has {len(values)} entries for {len(windows)} windows")
         for window in windows:
             self._check_window(window)
         return [
-            Work(samples=window, seed=seed, language=self._language(code))
-            for window, code, seed in zip(windows, codes, numbers, strict=True)
+            Work(
+                samples=window,
+                seed=seed,
+                language=self._language(code),
+                previous=self._passes.encode_prompt(text),
+            )
+            for window, code, seed, text in zip(windows, codes, numbers, texts, strict=True)
         ]
 
     def _result(self, work: Work, settled: quality_gates.Settled, times: TokenTimes | None) -> WindowResult:

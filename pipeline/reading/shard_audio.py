@@ -147,7 +147,7 @@ def _remark(row: Mapping[str, Any], audio: Decoded) -> str | None:
 def _recording(row: Mapping[str, Any], **values: Any) -> dict[str, Any]:
     """A `READ_RECORDING`; what is not given is what a failed row has."""
     return {
-        **{name: row[name] for name in ("recording_id", "uri", "part", "reference")},
+        **{name: row[name] for name in ("recording_id", "uri", "part", "reference", "language", "prompt")},
         "channel": 0,
         "error_type": None,
         "error_message": None,

@@ -104,6 +104,16 @@ def test_the_language_of_a_recording_is_that_of_its_first_window():
     assert (row["transcripts"][0]["language"], row["transcripts"][0]["language_probability"]) == ("de", 0.9)
 
 
+@pytest.mark.parametrize("language", ["auto", "en"])
+def test_a_recordings_own_language_and_prompt_are_used_for_its_windows_alone(language):
+    engine = FakeEngine(answer=lambda samples, language: result(language=language or "de"))
+    windows = [(n, 30.0 * n, 30.0 * n + 10, [(30.0 * n, 30.0 * n + 10)]) for n in (0, 1)]
+    recordings = [read_recording(language="fr", prompt="Bonjour"), read_recording("b.wav")]
+    row = run(recordings, windows, engine, language=language)
+    assert [t["language"] for t in row["transcripts"]] == ["fr", "de" if language == "auto" else "en"]
+    assert sorted(engine.prompts, key=str) == ["Bonjour", None]
+
+
 def test_a_short_first_window_does_not_decide_the_language():
     engine = FakeEngine()
     windows = [(0, 0.0, 2.0, [(0.0, 1.0)]), (0, 30.0, 60.0, [(30.0, 60.0)])]

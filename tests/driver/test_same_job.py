@@ -42,6 +42,23 @@ def finished(tmp_path):
     return request
 
 
+def test_languages_of_a_manifest_that_the_model_does_not_know_are_refused(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"path": "a.wav", "lang": "en"}\n{"path": "b.wav", "lang": "xx"}\n')
+    request = JobRequest(
+        inputs=(str(tmp_path / "m.jsonl"),), output=str(tmp_path / "out"), model="demo", options=OPTIONS
+    )
+    with pytest.raises(InputError, match="demo does not know the languages of some lines: xx"):
+        job.run_job(request, RunOptions())
+
+
+def test_another_spelling_of_the_same_input_is_the_same_job(finished):
+    (folder,) = finished.inputs
+    for spelling in (f"{folder}/", f"file://{folder}", f"file://{folder}/", f"{folder}/../in"):
+        assert again(finished, inputs=(spelling,))["wer"] == 0.5
+    with pytest.raises(job.JobMismatch, match="INPUT"):
+        again(finished, inputs=(f"{folder}/a.wav",))
+
+
 def again(request, **changes):
     return job.run_job(dataclasses.replace(request, **changes), RunOptions())
 

@@ -23,13 +23,17 @@ class Passes:
     def __init__(self, model: Model, options: EngineOptions, *, batch_size: int) -> None:
         self._model, self._options = model, options
         self._rules = Rules(model.vocabulary, model.device, timestamps=options.timestamps)
-        half = model.shape.target_positions // 2
-        prompt = options.initial_prompt
-        self._previous = model.vocabulary.encode_prompt(prompt, half) if prompt else []
+        self._previous = self.encode_prompt(options.initial_prompt or None) or ()
         self._encoding = WindowEncoder(model)
         self._scheduler = Scheduler(
             self._encoding, self._new_slots, self._start, batch_size=batch_size, device=model.device
         )
+
+    def encode_prompt(self, prompt: str | None) -> tuple[int, ...] | None:
+        """The tokens of what was said before a window, at most half the decoder's context; None for None."""
+        if prompt is None:
+            return None
+        return tuple(self._model.vocabulary.encode_prompt(prompt, self._model.shape.target_positions // 2))
 
     def run(self, works: Sequence[Work], settings: Pass | Sequence[Pass]) -> list[Decoding]:
         """Decodes every window once, by one pass or one each; results in the same order."""
@@ -51,7 +55,11 @@ class Passes:
         tasks = [self._task(item.number, item.work, item.settings) for item in items]
         for item, row in zip(items, hidden, strict=True):
             _keep(item, row)
-        return slots.start(rows, tasks)
+        return [
+            done
+            for some in _equally_long(tasks)
+            for done in slots.start(rows[some], [tasks[i] for i in some])
+        ]
 
     def _detect(self, slots: Slots, rows: Tensor, works: Sequence[Work]) -> None:
         if all(work.language is not None for work in works):
@@ -64,11 +72,12 @@ class Passes:
         start = self._model.vocabulary.start_sequence(
             work.language, self._options.task, timestamps=self._options.timestamps
         )
-        prompt = (*self._previous, *start)
+        previous = self._previous if work.previous is None else work.previous
+        prompt = (*previous, *start)
         return Task(
             index=index,
             prompt=prompt,
-            start=len(self._previous),
+            start=len(previous),
             max_new_tokens=self._max_new_tokens(len(prompt), settings),
             temperature=settings.temperature,
             seed=work.seed * 16 + round(settings.temperature * 10),
@@ -79,6 +88,14 @@ class Passes:
         asked = settings.max_new_tokens or self._options.max_new_tokens
         limits = [asked, self._model.vocabulary.max_length, room]
         return min(limit for limit in limits if limit is not None)
+
+
+def _equally_long(tasks: Sequence[Task]) -> list[list[int]]:
+    """The indices of tasks, those whose prompts are equally long together."""
+    groups: dict[int, list[int]] = {}
+    for index, task in enumerate(tasks):
+        groups.setdefault(len(task.prompt), []).append(index)
+    return list(groups.values())
 
 
 def _keep(item: Item, hidden: Tensor) -> None:

@@ -18,7 +18,8 @@ from pipeline.engine.sparsify.phases import Early
 class Work:
     """A window on its way through the engine.
 
-    language: given or, after the first pass, detected. device_s: its share of the device's time so far.
+    language: given or, after the first pass, detected. previous: tokens put before it, None: the options'.
+    device_s: its share of the device's time so far.
     first_device_s, kept: device_s of the first pass alone, and the positions that it kept (None: all).
     retry_device_s: device_s of decoding again.
     hidden: its dense encoder output [positions, dim], kept while it may be decoded once more.
@@ -27,6 +28,7 @@ class Work:
     samples: np.ndarray
     seed: int
     language: str | None
+    previous: tuple[int, ...] | None = None
     language_probability: float | None = None
     device_s: float = 0.0
     first_device_s: float = 0.0

@@ -122,6 +122,22 @@ def test_an_initial_prompt_equals_prompt_ids_of_generate(model_folder, timestamp
     assert engine._model.vocabulary.tokenizer.decode(ids[1:]) == " hello hello"
 
 
+def test_windows_of_several_prompts_are_decoded_together_as_each_by_itself(model_folder):
+    folder = model_folder(MINI)
+    windows = [make_speechlike(3.0 + n, n) for n in range(5)]
+    prompts = ["hello hello", None, "a longer text that was said before", "hello hello", None]
+    alone = []
+    for window, prompt in zip(windows, prompts, strict=True):
+        options = EngineOptions(initial_prompt=prompt or "of all", max_new_tokens=40)
+        alone.append(Engine.load(folder, options=options).transcribe([window], languages=["en"])[0])
+    engine = Engine.load(folder, options=EngineOptions(initial_prompt="of all", max_new_tokens=40))
+    together = engine.transcribe(windows, languages=["en"] * 5, prompts=prompts)
+    assert [one.text for one in together] == [one.text for one in alone]
+    assert len({one.text for one in engine.transcribe(windows[:1] * 3, prompts=["one", "two", None])}) > 1
+    with pytest.raises(ValueError, match="prompts has 1 entries for 5 windows"):
+        engine.transcribe(windows, prompts=["x"])
+
+
 def test_a_long_prompt_keeps_its_end_and_at_most_half_the_context(model_folder):
     engine = Engine.load(model_folder(MINI), options=EngineOptions(initial_prompt="x" * 400 + "end"))
     previous = engine._passes._previous
