@@ -13,9 +13,9 @@ demo: .venv/installed
 test: .venv/tested
 	$(BIN)/python -m pytest
 
-# What starts no Ray and is done in two minutes on two cores.
+# What starts no Ray, in two processes: two minutes on two cores.
 test-fast: .venv/tested
-	$(BIN)/python -m pytest -m "not ray and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray and not slow"
 
 # Faults of every kind for MINUTES minutes, and a table of what came of them.
 MINUTES ?= 30
