@@ -38,7 +38,10 @@ def _tsv(recording: WholeRecording) -> str:
     lines = ["start_s\tend_s\tchannel\ttext\n"]
     for segment in recording.segments:
         text = spreadsheet_safe(subtitles.shown_text(segment["text"]))
-        lines.append(f"{segment['start_s']:.3f}\t{segment['end_s']:.3f}\t{segment['channel']}\t{text}\n")
+        channel = segment["channel"]
+        if recording.channel_names:
+            channel = spreadsheet_safe(subtitles.shown_text(recording.speakers.get(channel, str(channel))))
+        lines.append(f"{segment['start_s']:.3f}\t{segment['end_s']:.3f}\t{channel}\t{text}\n")
     return "".join(lines)
 
 
@@ -52,7 +55,9 @@ def json_line(recording: WholeRecording) -> dict[str, Any]:
     return {
         **{name: getattr(recording, name) for name in JSON_FIELDS},
         "segments": [
-            {name: segment[name] for name in segment if name != "part"} for segment in recording.segments
+            {name: value for name, value in segment.items() if name != "part"}
+            | {"speaker": recording.speakers.get(segment["channel"])}
+            for segment in recording.segments
         ],
     }
 

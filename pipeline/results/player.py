@@ -42,8 +42,9 @@ class Audio:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownWord:
-    """A word; `tint` is a class of the style, `remark` what is said on pointing at it."""
+    """A word; `gap` stands before it, `tint` is a class of the style, `remark` is said on pointing at it."""
 
+    gap: str
     text: str
     start_s: float
     tint: str
@@ -169,10 +170,10 @@ def _segment(segment: Mapping[str, Any], column: int, speaker: str | None) -> Sh
 
 
 def _word(word: Mapping[str, Any]) -> ShownWord:
-    gap = " " if word["word"].startswith(" ") else ""
     tint = next((tint for limit, tint in TINTS if word["probability"] < limit), "")
     return ShownWord(
-        text=gap + shown_text(word["word"]),
+        gap=" " if word["word"].startswith(" ") else "",
+        text=shown_text(word["word"]),
         start_s=word["start_s"],
         tint=tint,
         remark=f"{word['probability']:.0%} sure" if tint else "",

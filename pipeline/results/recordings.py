@@ -42,11 +42,15 @@ class WholeRecording:
     channels: tuple[int, ...]
     model: str
     reference: str | None
+    channel_names: tuple[str, ...] = ()
 
     @property
     def speakers(self) -> dict[int, str]:
         """What the channels are called; empty where there is one."""
-        return {channel: f"channel {channel}" for channel in self.channels} if len(self.channels) > 1 else {}
+        if len(self.channels) < 2:
+            return {}
+        names = dict(enumerate(self.channel_names))
+        return {channel: names.get(channel, f"channel {channel}") for channel in self.channels}
 
     @property
     def is_translated(self) -> bool:
