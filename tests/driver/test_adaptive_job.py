@@ -140,7 +140,7 @@ def test_the_calibrated_level_is_used_and_the_shadow_is_measured(undisturbed):
 
 def test_three_actors_and_two_kills_change_no_row_and_no_level(folder, undisturbed, tmp_path, monkeypatch):
     """Stopped in the middle of the calibration, and again when some epochs are done and others are not."""
-    calibrate, add = rounds.Rounds.calibrate, JobProgress.add
+    calibrate, add = rounds.JobRounds.calibrate, JobProgress.add
 
     def half(self, units, calibration, number):
         calibrate(self, units[: len(units) // 2], calibration, number)
@@ -153,7 +153,7 @@ def test_three_actors_and_two_kills_change_no_row_and_no_level(folder, undisturb
 
     output = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(rounds.Rounds, "calibrate", half)
+        patch.setattr(rounds.JobRounds, "calibrate", half)
         with pytest.raises(KeyboardInterrupt):
             run(folder, output, actors=3)
     samples = sorted((output / "policy").glob("sample-*"))
