@@ -28,7 +28,7 @@ ROW_OPTIONS = (
     *("language", "task", "initial_prompt", "word_timestamps"),
     *("channels", "shard_hours", "max_hours"),
 )
-RUN_OPTIONS = ("batch_size", "gpus_per_actor", "gpu_hour_usd", "max_failed", "retry_failed")
+RUN_OPTIONS = ("batch_size", "gpus_per_actor", "gpu_hour_usd", "max_failed", "retry_failed", "local")
 
 
 def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], Any]:

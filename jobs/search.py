@@ -75,6 +75,8 @@ def _selectors(_context: click.Context, _parameter: click.Parameter, text: str) 
 @click.option("--dtype", default="auto", type=click.Choice(["auto", *DTYPES]), show_default=True)
 @click.option("--actors", default="auto", callback=options.parsed(options.parse_actors), show_default=True)
 @click.option("--gpus-per-actor", type=click.FloatRange(min=0), help="0: on CPUs.")
+@click.option("--local/--no-local", default=None, help="In one process, without Ray.  "
+              "[default: up to an hour of audio, where no cluster is named]")  # fmt: skip
 @click.option("--shard-hours", default=0.1, type=click.FloatRange(min=0, max=2, min_open=True),
               show_default=True, help="Hours of audio between two commits.")  # fmt: skip
 def search(**given: Any) -> tuple[dict[str, Any], int]:

@@ -59,6 +59,8 @@ from pipeline.output.files import read_transcripts
 @click.option(
     "--gpus-per-actor", type=click.FloatRange(min=0), help="0: on CPUs.  [default: 1 where there are GPUs]"
 )
+@click.option("--local/--no-local", default=None, help="In one process, without Ray.  "
+              "[default: up to an hour of audio, where no cluster is named]")  # fmt: skip
 @click.option("--all-files", is_flag=True, help="Take files without a media extension too.")
 @click.option(
     "--shard-hours", default=JobOptions.shard_hours, show_default=True, help="Hours of audio in a shard."

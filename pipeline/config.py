@@ -138,6 +138,7 @@ class RunOptions:
     gpu_hour_usd: float = 3.5
     max_failed: float = 0.01
     retry_failed: bool = False
+    local: bool | None = None  # in one process, without Ray; None: if it is small and no cluster is there
 
 
 def check_positive(option: str, value: float) -> None:

@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import signal
+import sys
 import threading
 import urllib.request
 from collections.abc import Collection, Iterator, Sequence
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from pipeline.dataflow.machine import allowed_cpus
 from pipeline.errors import UnfinishedError, one_line
 from pipeline.sources import boundaries
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     import ray
 
 log = logging.getLogger("earshard")
-MIN_LOCAL_CPUS = 2  # a CPU must be left for the reads beside an actor
+MIN_CPUS = 2  # a CPU must be left for the reads beside an actor
 OPEN_HEAD = "EARSHARD_OPEN_HEAD"
 ASK_S = 5.0
 PING_S = 30.0  # Ray gives a node up that has been silent for 15 s
@@ -84,7 +86,7 @@ def _start() -> Any:
 
     return ray.init(
         address="local",
-        num_cpus=max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
+        num_cpus=max(MIN_CPUS, allowed_cpus().num),
         include_dashboard=False,
         logging_level=logging.ERROR,
         _system_config={"idle_worker_killing_time_threshold_ms": IDLE_WORKER_MS},
@@ -135,6 +137,12 @@ def _own_sigterm() -> Iterator[None]:
 def on_cluster() -> bool:
     """True where a job of a cluster runs: its address is in the environment."""
     return os.environ.get("RAY_ADDRESS", "local") != "local"
+
+
+def is_connected() -> bool:
+    """True where this process is connected to a Ray already."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def refuse_private_paths(paths: Sequence[str]) -> None:

@@ -36,7 +36,7 @@ from pipeline.sources.locations import printable
 
 log = logging.getLogger("earshard")
 
-DEADLINE_EXIT = 70
+DEADLINE_EXIT = 1  # where the job is this process, its work is unfinished
 DEADLINE_BASE_S = 600.0
 DEADLINE_PER_AUDIO_S = {"cuda": 2.0, "cpu": 30.0}  # two shards share a GPU
 

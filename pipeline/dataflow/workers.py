@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import OptionError, RunOptions
-from pipeline.dataflow.cluster import ClusterError, on_cluster
+from pipeline.dataflow.cluster import MIN_CPUS, ClusterError, on_cluster
+from pipeline.dataflow.machine import allowed_cpus
 
 log = logging.getLogger("earshard")
-# A read has a core of its own: threads that share one with it wait for each other at every operation. On 2
-# cores one thread decoded five times as fast as two while the other core was busy.
-READ_CPUS = 1
+READ_CPUS = 1  # what Ray counts for a read; the model's threads take all cores, and reading yields to them
 COMMIT_CPUS = 0.25  # differs from the others': stages of equal resources are fused and run serially
 ACTOR_CPUS = 0.5  # at most, an actor's host work; its share of a CPU device is set by its threads
 # While one shard is short of windows, or has texts to write, the other fills the device. More would only make
@@ -48,7 +47,36 @@ def has_gpus(run: RunOptions) -> bool:
     """
     if run.gpus_per_actor is not None:
         return run.gpus_per_actor > 0
-    return on_cluster() or bool(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    return on_cluster() or _sees_gpus()
+
+
+def _sees_gpus() -> bool:
+    return bool(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
+def local_workers(run: RunOptions) -> Workers:
+    """The one worker of a job in this process: on the first GPU, or with a thread for every CPU.
+
+    Raises `OptionError` for what needs a Ray.
+    """
+    actors = run.max_actors or 1
+    if actors > 1:
+        raise OptionError(f"--actors {actors}: must be 1 with --local, which is one process")
+    gpus = 1.0 if has_gpus(run) else 0.0
+    if gpus and not _sees_gpus():
+        raise OptionError(
+            f"--gpus-per-actor {run.gpus_per_actor:g}: this machine has no NVIDIA GPU; must be 0"
+        )
+    cpus = allowed_cpus()
+    if not gpus:
+        log.info("the model uses %d threads (%s)", cpus.num, cpus.reason)
+    return Workers(
+        min_actors=1,
+        max_actors=1,
+        gpus_per_actor=gpus,
+        actor_cpus=ACTOR_CPUS,
+        threads_per_actor=None if gpus else cpus.num,
+    )
 
 
 def choose_workers(run: RunOptions, num_units: int) -> Workers:
@@ -87,9 +115,16 @@ def _cpu_workers(run: RunOptions) -> Workers:
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     cpus, actors = sum(nodes), run.max_actors or 1
     actors_per_node = -(-actors // len(nodes))
+    if cpus < MIN_CPUS:
+        raise ClusterError(
+            f"the cluster has {cpus} CPU; a job on CPUs needs {MIN_CPUS}: one reads beside the model"
+        )
     most = int((cpus - READ_CPUS) / ACTOR_CPUS)
     if actors > most:
         raise OptionError(f"--actors {actors}: must be at most {most} on {cpus} CPUs")
+    threads = max(1, max(nodes) // actors_per_node)
+    reason = f"a node has {max(nodes)} CPUs" if on_cluster() else allowed_cpus().reason
+    log.info("%d actor%s with %d threads each (%s)", actors, "s" * (actors > 1), threads, reason)
     return Workers(
         min_actors=run.min_actors or 1,
         max_actors=actors,
@@ -97,5 +132,5 @@ def _cpu_workers(run: RunOptions) -> Workers:
         # Without room for a commit beside a read, shards are committed only once all of them are read.
         # Rounded down to what Ray counts in, which would round it up.
         actor_cpus=min(ACTOR_CPUS, math.floor((cpus - READ_CPUS - COMMIT_CPUS) / actors * 1e4) / 1e4),
-        threads_per_actor=max(1, (max(nodes) - READ_CPUS) // actors_per_node),
+        threads_per_actor=threads,
     )

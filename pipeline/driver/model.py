@@ -18,6 +18,10 @@ from pipeline.engine.options import WrongValue, check_fits
 from pipeline.sources.locations import is_url, without_secrets
 from pipeline.sources.recording import InputError
 
+# OpenMP's threads wait for each other at the end of every operation. By default they spin for so long that a
+# model of two threads took two to five times its CPU time while others used the cores.
+SPINS = "1000"
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -114,6 +118,7 @@ def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) 
     from pipeline.engine import Engine, EngineOptions
 
     if workers.threads_per_actor is not None:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
         import torch
 
         torch.set_num_threads(workers.threads_per_actor)

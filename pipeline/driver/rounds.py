@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from pipeline import planning
 from pipeline.adaptive.calibration import CalibrationTask
 from pipeline.adaptive.epochs import Epochs
 from pipeline.adaptive.gate import forget_stall
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from pipeline.dataflow.stages import RoundContext
 
 MAX_IDLE_ROUNDS = 3  # what waited in a process that was killed carries no mark: its round may achieve nothing
+# Ray takes as long to start as a laptop takes for minutes of audio.
+MAX_LOCAL_HOURS = 1.0
 log = logging.getLogger("earshard")
 
 
@@ -69,12 +73,13 @@ class WorkState(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
-    """The passes of one run, on the workers that it was given."""
+    """The passes of one run, on the workers that it was given. local: in this process, without Ray."""
 
     state: WorkState
     options: JobOptions
     workers: workers.Workers
     load: Callable[[], Any]
+    local: bool
 
     def until_done(self, one_round: Callable[[list[WorkUnit], int], None]) -> None:
         """Call with what is left and the round's number. Raises `Unfinished` when several achieve nothing."""
@@ -91,9 +96,16 @@ class Rounds:
 
     def run(self, units: Sequence[WorkUnit], this_round: RoundContext) -> Iterator[dict[str, Any]]:
         """One pass; yields the row of each marker as it is committed."""
-        from pipeline.dataflow.graph import run_round
+        tables = [unit.table() for unit in units]
+        if self.local:
+            from pipeline.dataflow import local
 
-        for marker in run_round([unit.table() for unit in units], this_round):
+            markers = local.run_round(tables, this_round)
+        else:
+            from pipeline.dataflow import graph
+
+            markers = graph.run_round(tables, this_round)
+        for marker in markers:
             yield from marker.to_pylist()
 
     def context(
@@ -107,7 +119,7 @@ class Rounds:
             store=self.state.store,
             stamp=self.state.stamp,
             round_id=f"{self.state.stamp.run_id}-{name}",
-            node=cluster.this_node,
+            node=str if self.local else cluster.this_node,
             reading=ReadOptions.of(self.options),
             load=self.load,
             language=self.options.language,
@@ -127,16 +139,40 @@ def open_rounds(
     record: RunRecord,
     load: Callable[[workers.Workers], Any],
 ) -> Iterator[Rounds]:
-    """The rounds of a run, on the Ray that it joins or starts; `load` makes what the actors work with.
+    """The rounds of a run, in this process, or on the Ray that it joins or starts.
 
-    Raises `ClusterError`, and `OptionError` for workers that Ray has no room for.
+    load: makes what the workers work with. Raises `ClusterError`, and `OptionError` for workers that there is
+    no room for.
     """
-    with _forgetting_marks_when_stopped(state), cluster.connected():
-        chosen = workers.choose_workers(run, len(state.units()))
-        record.gpus_held = cluster.gpus_held
-        model = [request.model] if os.path.isdir(request.model) else []
-        cluster.refuse_private_paths([*request.inputs, str(state.store.root), *model])
-        yield Rounds(state=state, options=options, workers=chosen, load=partial(load, chosen))
+    units = state.units()
+    local = is_local(run, units)
+    with ExitStack() as stack:
+        stack.enter_context(_forgetting_marks_when_stopped(state))
+        if local:
+            chosen = workers.local_workers(run)
+            record.gpus_held = lambda: chosen.gpus_per_actor
+        else:
+            stack.enter_context(cluster.connected())
+            chosen = workers.choose_workers(run, len(units))
+            record.gpus_held = cluster.gpus_held
+            model = [request.model] if os.path.isdir(request.model) else []
+            cluster.refuse_private_paths([*request.inputs, str(state.store.root), *model])
+        yield Rounds(state=state, options=options, workers=chosen, load=partial(load, chosen), local=local)
+
+
+def is_local(run: RunOptions, units: Sequence[WorkUnit]) -> bool:
+    """Whether a run is one process: as it was asked for, or up to an hour of audio where no Ray is named."""
+    if run.local is not None:
+        return run.local
+    if cluster.on_cluster() or cluster.is_connected() or (run.max_actors or 1) > 1:
+        return False
+    audio_s = 0.0
+    for row in itertools.chain.from_iterable(unit.rows.to_pylist() for unit in units):
+        stated = (row["uri"], row["member"], row["bytes"], row["duration_s"])
+        audio_s += max(planning.MIN_ESTIMATE_S, planning.estimate_s(*stated))
+        if audio_s > MAX_LOCAL_HOURS * 3600:
+            return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,13 +215,11 @@ class JobRounds:
         self, units: Sequence[WorkUnit], number: int, policy: JobPolicy | None, progress: JobProgress
     ) -> None:
         """One pass over what is left of the shards, each at the level of its epoch."""
-        from pipeline.dataflow.monitoring import commit_and_count
-        from pipeline.dataflow.stages import TranscribeShard, commit_result
+        from pipeline.dataflow.stages import TranscribeShard
 
         store = self.ledger.store
         epochs = None if policy is None else self._epochs(policy)
-        commit = partial(commit_and_count, commit=commit_result)
-        this_round = self.rounds.context(number, work=TranscribeShard, commit=commit, policy=policy)
+        this_round = self.rounds.context(number, work=TranscribeShard, commit=self._commit(), policy=policy)
         for row in self.rounds.run(units, this_round):
             progress.add(row)
             attempts.forget_shard(store, row["shard_id"])
@@ -197,6 +231,16 @@ class JobRounds:
         found = lost_units(store, this_round.round_id)
         lost = {name: text for name, text in found.items() if name in isolated}
         self.ledger.commit_pieces(lost, self.rounds.options.model)
+
+    def _commit(self) -> Callable[..., pa.Table]:
+        """How a shard is committed: watched, where there is a Ray that exports counters."""
+        from pipeline.dataflow.stages import commit_result
+
+        if self.rounds.local:
+            return commit_result
+        from pipeline.dataflow.monitoring import commit_and_count
+
+        return partial(commit_and_count, commit=commit_result)
 
     def _epochs(self, policy: JobPolicy) -> Epochs | None:
         """The levels that are decided before the round begins; None for a job that runs dense."""

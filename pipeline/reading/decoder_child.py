@@ -35,6 +35,9 @@ from pipeline.sources.recording import RecordingError
 
 OUT_OF_MEMORY = "needs more memory than decoding may take"
 PROGRESS_S = 1.0
+# The model's threads have all cores, and a core that it shares with an equal slows all of them down. Reading
+# takes a hundredth of a model's time, so that a tenth of a core is enough.
+NICENESS = 10
 MAX_PASSES = 4  # the mix, a channel, a gain, and that gain set right
 FINAL = ("bad_rate", "too_many_channels", "bad_samples")  # another decoder would say the same
 
@@ -63,6 +66,7 @@ class BackendResult:
 def main() -> None:
     """Serve requests on the socket whose descriptor is the first argument."""
     connection = socket.socket(fileno=int(sys.argv[1]))
+    os.nice(NICENESS)
     _limit_process(**json.loads(sys.argv[2]))
     _warm_up()
     connection.send(READY)

@@ -6,7 +6,6 @@ device would.
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pipeline.benchmark.plane.paced import PacedEngine, busy_share, busy_stretch
 from pipeline.benchmark.plane.process_tree import TreeWatch
 from pipeline.config import JobOptions, JobRequest, RunOptions
 from pipeline.dataflow import cluster, workers
+from pipeline.dataflow.machine import allowed_cpus
 from pipeline.demo import SPEECH
 from pipeline.driver.job import run_job
 
@@ -76,7 +76,7 @@ def run_plane(hours: float, *, num_rounds: int, rtfx: float | None, names: Colle
     rtfx: how fast the device is; None: 400 for each core that reads. In a round each archive is read by the
     parts alone and then by a job, so that both have the machine at its mood of the moment.
     """
-    readers = max(1, max(cluster.MIN_LOCAL_CPUS, os.cpu_count() or 1) - 1)
+    readers = max(1, max(cluster.MIN_CPUS, allowed_cpus().num) - 1)
     speed = RTFX_PER_READER * readers if rtfx is None else rtfx
     start_up_s = measure_start_up()
     print(f"start-up to the first window {start_up_s:.1f} s", file=sys.stderr, flush=True)
