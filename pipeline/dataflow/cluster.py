@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import urllib.request
@@ -143,6 +144,18 @@ def is_connected() -> bool:
     """True where this process is connected to a Ray already."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
+
+
+def is_reachable() -> bool:
+    """Whether the connected Ray is still there. One that is not keeps who asks it waiting for a minute."""
+    import ray
+
+    try:
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=ASK_S):
+            return True
+    except OSError:
+        return False
 
 
 def refuse_private_paths(paths: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -18,11 +19,14 @@ import ray.data
 import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext
 
+from pipeline.dataflow import cluster
 from pipeline.dataflow.cluster import ClusterError
 from pipeline.dataflow.stages import RoundContext, read_shard
 from pipeline.dataflow.workers import COMMIT_CPUS, READ_CPUS
 from pipeline.errors import one_line
 from pipeline.schema import SHARD_PLAN
+
+GOING_S = 1.0
 
 
 def run_round(units: Iterable[pa.Table], this_round: RoundContext) -> Iterator[pa.Table]:
@@ -75,8 +79,12 @@ def run_round(units: Iterable[pa.Table], this_round: RoundContext) -> Iterator[p
                 yield marker
     except ray.exceptions.RayError as error:
         raise ClusterError(f"Ray ended the round: {one_line(error, slice(-1, None))}") from error
+    except BaseException:  # a signal to stop, perhaps for Ray's processes too: they go within a second
+        time.sleep(GOING_S)
+        raise
     finally:
-        actors.end()
+        if cluster.is_reachable():
+            actors.end()
 
 
 class _Actors:

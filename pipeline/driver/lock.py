@@ -1,7 +1,8 @@
 """One driver at a time on one output: a lock file that expires.
 
 A lock is free again when its holder released it, when it was not renewed for `EXPIRES_S`, or when its
-holder was a process of this host that no longer runs.
+holder was a process that this one would see if it still ran: of the same boot of a machine and the same PID
+namespace. Containers that share a host's name do not see each other's processes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -83,6 +85,7 @@ class DriverLock:
             "run_id": self._run_id,
             "host": socket.gethostname(),
             "pid": pid,
+            "pid_space": _pid_space(),
             "process_started": _process_start(pid),
             "expires": time.time() + EXPIRES_S,
         }
@@ -92,9 +95,18 @@ class DriverLock:
 def _is_live(holder: dict[str, Any]) -> bool:
     if holder["expires"] < time.time():
         return False
-    if holder["host"] != socket.gethostname():
+    if holder.get("pid_space") != _pid_space():
         return True
     return _process_start(holder["pid"]) == holder["process_started"]
+
+
+def _pid_space() -> str:
+    """Where the number of a process means the same: a boot of a machine, and a PID namespace there."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _process_start(pid: int) -> str | None:

@@ -115,10 +115,10 @@ def find_model(model: str, revision: str | None) -> Snapshot:
 
 def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) -> Engine:
     """Make the engine inside the actor that owns it."""
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
     from pipeline.engine import Engine, EngineOptions
 
     if workers.threads_per_actor is not None:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
         import torch
 
         torch.set_num_threads(workers.threads_per_actor)

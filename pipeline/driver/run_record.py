@@ -13,6 +13,7 @@ from pipeline.output.files import RUNS_FOLDER
 from pipeline.output.store import Store
 
 SAMPLE_S = 10.0
+JOIN_S = 5.0  # a sample may wait for a Ray that is gone
 
 log = logging.getLogger("earshard")
 
@@ -48,7 +49,7 @@ class RunRecord:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._thread.join()
+        self._thread.join(JOIN_S)
         self._write("ended" if kind is None else "stopped")
 
     def _sample(self) -> None:

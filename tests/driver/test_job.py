@@ -260,15 +260,24 @@ def test_evaluate_scores_the_output_as_the_job_did(undisturbed):
     assert totals(evaluated)["num_recordings"] == len(RECORDINGS)
 
 
-def test_sigterm_ends_the_job_and_it_is_resumed_later(folder, tmp_path):
-    arguments = (folder, "--model", "demo", "--output", tmp_path / "out", *SMALL_SHARDS)
-    process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the driver", "to its process group"])
+@pytest.mark.parametrize("way", ["--local", "--no-local"])
+def test_sigterm_ends_the_job_and_the_same_command_resumes_it(folder, tmp_path, way, send):
+    arguments = (folder, "--model", "demo", "--output", tmp_path / "out", *SMALL_SHARDS, way)
+    process = subprocess.Popen(
+        command(*arguments),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     while not list((tmp_path / "out").glob("metrics/*.parquet")):
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=300)
+    send(process.pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=50)
     assert process.returncode == 1
     assert "run the same command again to resume" in stderr
     assert list((tmp_path / "out" / "_tmp").glob("attempts/*")) == []
+    assert not (tmp_path / "out" / "_tmp" / "lock.json").exists()
     assert totals(transcribe(*arguments))["num_ok"] == len(RECORDINGS)
