@@ -67,17 +67,17 @@ def run_here(folder, output, **options):
 
 
 def test_a_small_job_needs_no_ray_and_leaves_what_a_job_leaves(tmp_path):
-    folder = make_folder(tmp_path / "in", a=1, b=2)
+    folder = make_folder(tmp_path / "in", a=5001, b=5002)
     done = run_program(folder, tmp_path / "out")
     assert (done.stdout, done.returncode) == ("2 0\n", 0), done.stderr
-    assert texts(tmp_path / "out") == {"a.wav": "1", "b.wav": "2"}
+    assert texts(tmp_path / "out") == {"a.wav": "5001", "b.wav": "5002"}
     assert json.loads((tmp_path / "out" / "_SUCCESS").read_text())["num_ok"] == 2
     assert (tmp_path / "out" / "report.html").exists()
     assert not list((tmp_path / "out" / "_tmp").rglob("shard*"))
 
 
 def test_a_job_that_is_stopped_resumes_and_ends_as_if_undisturbed(tmp_path, monkeypatch):
-    folder = make_folder(tmp_path / "in", a=1, b=2, c=3, d=4)
+    folder = make_folder(tmp_path / "in", a=5001, b=5002, c=5003, d=5004)
     small = {"shard_hours": 2 / 3600}
     run_here(folder, tmp_path / "undisturbed", **small)
 
@@ -98,7 +98,7 @@ def test_a_job_that_is_stopped_resumes_and_ends_as_if_undisturbed(tmp_path, monk
 
 @pytest.mark.slow
 def test_a_recording_that_kills_the_process_costs_one_row_when_the_command_is_repeated(tmp_path):
-    folder = make_folder(tmp_path / "in", a=1, kills=12345, z=3)
+    folder = make_folder(tmp_path / "in", a=5001, kills=12345, z=5003)
     for _ in range(8):
         done = run_program(folder, tmp_path / "out")
         if done.returncode == 0:
@@ -107,7 +107,7 @@ def test_a_recording_that_kills_the_process_costs_one_row_when_the_command_is_re
     assert done.stdout == "2 1\n", done.stderr
     found = {row["recording_id"]: row for row in read_transcripts(str(tmp_path / "out"))}
     assert found["kills.wav"]["error_type"] == "crashed"
-    assert (found["a.wav"]["text"], found["z.wav"]["text"]) == ("1", "3")
+    assert (found["a.wav"]["text"], found["z.wav"]["text"]) == ("5001", "5003")
 
 
 def units(*seconds):
