@@ -53,6 +53,7 @@ def _counts(given: dict[str, Any], found: archive.Survey) -> dict[str, Any]:
         "num_passed_over": found.num_passed_over,
         "num_new": len(found.new),
         "num_changed": len(found.changed),
+        "num_same_content": len(found.same),
     }
 
 

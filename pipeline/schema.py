@@ -157,7 +157,10 @@ ARCHIVE_LEDGER = pa.schema(
         _required("identity", pa.string()),  # as it was when the run was planned
         _required("status", pa.string()),  # ok | failed
         pa.field("error_type", pa.string()),
-        _required("run", pa.string()),  # the folder of the run
+        _required("run", pa.string()),  # the folder of the run that transcribed it
+        pa.field("bytes", pa.int64()),
+        pa.field("content", pa.string()),  # see `sources.content`; null where it cannot be told
+        pa.field("same_as", pa.string()),  # its id in that run, where it is another
     ]
 )
 

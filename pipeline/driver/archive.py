@@ -4,15 +4,16 @@
     ARCHIVE/runs/2026-03-01/            the output of the run
     ARCHIVE/ledger/2026-03-01.parquet   what the run has done; written once, when every row exists
 
-A run without a ledger was stopped; the next call resumes it first.
+A recording is known by its content as well: another name or time stamp of it is entered into the ledger, and
+not transcribed again. A run without a ledger was stopped; the next call resumes it first.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from typing import Any
 
@@ -24,6 +25,7 @@ from pipeline.output import files
 from pipeline.output.files import JOB, existing_store, read_transcripts
 from pipeline.output.store import Store, open_store, store_at
 from pipeline.schema import ARCHIVE_LEDGER, PLAN, table_of
+from pipeline.sources.content import content_of, contents_beside
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import MISSING, PASSING, Recording
 from pipeline.sources.references import read_references
@@ -42,6 +44,7 @@ class Survey:
     num_passed_over: int
     new: tuple[Recording, ...]
     changed: tuple[Recording, ...]  # done before, as another version or in vain
+    same: tuple[dict[str, Any], ...]  # rows of `ARCHIVE_LEDGER`: done under another name or time stamp
     unfinished_run: str | None
 
     @property
@@ -63,7 +66,7 @@ def survey_source(store: Store, request: JobRequest, *, retry_failed: bool = Fal
 
     With `retry_failed` what failed counts as not done. Raises `InputError`.
     """
-    done, known = _read_ledger(store, retry_failed)
+    ledger = _Ledger.read(store, retry_failed)
     references = read_references(request.references) if request.references else None
     listing = list_recordings(
         request.inputs, all_files=request.all_files, references=references, output=str(store.root)
@@ -71,16 +74,22 @@ def survey_source(store: Store, request: JobRequest, *, retry_failed: bool = Fal
     num_listed = 0
     new: list[Recording] = []
     changed: list[Recording] = []
+    same: list[dict[str, Any]] = []
     for recording in listing.recordings:
         num_listed += 1
-        if (recording.recording_id, recording.member, recording.identity) not in done:
-            (changed if recording.recording_id in known else new).append(recording)
+        if (recording.recording_id, recording.member, recording.identity) in ledger.done:
+            continue
+        if (row := ledger.same_content(recording)) is not None:
+            same.append(row)
+        else:
+            (changed if recording.recording_id in ledger.known else new).append(recording)
     return Survey(
         num_listed=num_listed,
         num_skipped=len(listing.skipped),
         num_passed_over=len(listing.passed_over),
         new=_sorted(new),
         changed=_sorted(changed),
+        same=tuple(same),
         unfinished_run=unfinished_run(store),
     )
 
@@ -89,16 +98,37 @@ def _sorted(recordings: list[Recording]) -> tuple[Recording, ...]:
     return tuple(sorted(recordings, key=lambda recording: recording.recording_id))
 
 
-def _read_ledger(store: Store, retry_failed: bool) -> tuple[set[Version], set[str]]:
-    """The versions that need no run, and the ids of all recordings that had one."""
-    done: set[Version] = set()
-    known: set[str] = set()
-    for name in store.names("ledger"):
-        for row in files.parquet_table(store.read(name) or b"", ARCHIVE_LEDGER).to_pylist():
-            known.add(row["recording_id"])
-            if row["status"] == "ok" or not (retry_failed or _is_passing(row)):
-                done.add((row["recording_id"], row["member"], row["identity"]))
-    return done, known
+@dataclass(frozen=True, kw_only=True)
+class _Ledger:
+    """What all runs have done: versions that need no run, ids, rows by content and the sizes of these."""
+
+    done: set[Version]
+    known: set[str]
+    by_content: dict[str, dict[str, Any]]
+    sizes: set[int]
+
+    @classmethod
+    def read(cls, store: Store, retry_failed: bool) -> _Ledger:
+        ledger = cls(done=set(), known=set(), by_content={}, sizes=set())
+        for name in store.names("ledger"):
+            for row in files.parquet_table(store.read(name) or b"", ARCHIVE_LEDGER).to_pylist():
+                ledger.known.add(row["recording_id"])
+                if row["status"] == "ok" or not (retry_failed or _is_passing(row)):
+                    ledger.done.add((row["recording_id"], row["member"], row["identity"]))
+                    if row["content"] is not None:
+                        ledger.by_content.setdefault(row["content"], row)
+                        ledger.sizes.add(row["bytes"])
+        return ledger
+
+    def same_content(self, recording: Recording) -> dict[str, Any] | None:
+        """The ledger's row for a recording whose content was done before; its bytes are read to tell."""
+        content = content_of(recording) if recording.bytes in self.sizes else None
+        before = self.by_content.get(content) if content is not None else None
+        if before is None:
+            return None
+        told = {name: getattr(recording, name) for name in ("recording_id", "member", "identity")}
+        first = before["same_as"] or before["recording_id"]
+        return before | told | {"same_as": None if first == recording.recording_id else first}
 
 
 def _is_passing(row: dict[str, Any]) -> bool:
@@ -146,10 +176,16 @@ def update_archive(
             runs[stopped] = _carry_out(store, stopped, replace(request, recordings=()), run)
             stopped = None
         found = survey_source(store, request, retry_failed=retry_failed)
-        if found.pending:
+        if found.pending or found.same:
             name = stopped or _start(store, day)
             log.info("%s: %d new, %d changed", name, len(found.new), len(found.changed))
-            runs[name] = _carry_out(store, name, replace(request, recordings=found.pending), run)
+            if found.same:
+                log.info("%d of known content, under another name or time stamp", len(found.same))
+        if found.pending:
+            asked = replace(request, recordings=found.pending)
+            runs[name] = _carry_out(store, name, asked, run, found.same)
+        elif found.same:
+            _enter(store, name, found.same)
     return ArchiveUpdate(found, runs)
 
 
@@ -162,19 +198,26 @@ def _start(store: Store, day: str) -> str:
     raise AssertionError("numbers do not end")
 
 
-def _carry_out(store: Store, name: str, request: JobRequest, run: RunOptions) -> dict[str, Any]:
-    """Run a job to its end and enter what it has done into the ledger. Returns its totals."""
+def _carry_out(
+    store: Store, name: str, request: JobRequest, run: RunOptions, same: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """Run a job to its end and enter what it has done into the ledger, with `same`. Returns its totals."""
     output = f"{store.root}/runs/{name}"
     try:
-        totals = run_job(replace(request, output=output), run)
+        with contents_beside(request.recordings or ()) as contents:
+            totals = run_job(replace(request, output=output), run)
+            rows = list(_ledger_rows(output, name, contents.result()))
     except JobMismatch as error:
         raise OptionError(f"a stopped run is resumed with the options it began with: {error}") from None
-    rows = table_of(ARCHIVE_LEDGER, list(_ledger_rows(output, name)))
-    store.publish(f"ledger/{name}.parquet", files.parquet_bytes(rows))
+    _enter(store, name, [*rows, *same])
     return totals
 
 
-def _ledger_rows(output: str, run: str) -> Iterator[dict[str, Any]]:
+def _enter(store: Store, name: str, rows: Sequence[dict[str, Any]]) -> None:
+    store.publish(f"ledger/{name}.parquet", files.parquet_bytes(table_of(ARCHIVE_LEDGER, rows)))
+
+
+def _ledger_rows(output: str, run: str, contents: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
     """A row of `ARCHIVE_LEDGER` for every recording of a finished run; failed if any part of it did."""
     errors = {
         row["recording_id"]: row["error_type"]
@@ -184,10 +227,18 @@ def _ledger_rows(output: str, run: str) -> Iterator[dict[str, Any]]:
     store = existing_store(output)
     plan = files.parquet_table(store.read(files.plan_name(0)) or b"", PLAN)
     for row in plan.to_pylist():
+        name = row["recording_id"]
         if row["part"] == 0:
             yield {
-                **{name: row[name] for name in ("recording_id", "member", "identity")},
-                "status": "failed" if row["recording_id"] in errors else "ok",
-                "error_type": errors.get(row["recording_id"]),
+                **{field: row[field] for field in ("recording_id", "member", "identity", "bytes")},
+                "status": "failed" if name in errors else "ok",
+                "error_type": errors.get(name),
                 "run": run,
+                "content": contents[name] if name in contents else content_of(_planned(row)),
+                "same_as": None,
             }
+
+
+def _planned(row: Mapping[str, Any]) -> Recording:
+    """The recording that a row of the plan was made of."""
+    return Recording(**{field.name: row[field.name] for field in fields(Recording) if field.name in row})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -118,6 +119,11 @@ def clip_member(offset_s: float | None, duration_s: float | None, channel: int |
     if channel is not None:
         parts.append(f"channel={channel}")
     return "&".join(parts) or None
+
+
+def is_clip(member: str) -> bool:
+    """Whether a `member` is one that `clip_member` made, and not a name or a row in a container."""
+    return re.fullmatch(r"t=[\d.]+(,[\d.]+)?(&channel=\d+)?|channel=\d+", member) is not None
 
 
 def parse_clip(member: str) -> tuple[float, float, int | None]:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
+import zlib
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
@@ -58,10 +60,12 @@ def source(tmp_path):
     return folder
 
 
-def write(folder, *names, value=1000, seconds=1):
+def write(folder, *names, value=None, seconds=1):
+    """Recordings of one value; where none is given, files of different names differ."""
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
-        soundfile.write(folder / name, np.full(seconds * RATE, value, np.int16), RATE)
+        level = 1000 + zlib.crc32(name.encode()) % 1000 if value is None else value
+        soundfile.write(folder / name, np.full(seconds * RATE, level, np.int16), RATE)
 
 
 def request(source, **options):
@@ -140,6 +144,106 @@ def test_a_changed_recording_is_transcribed_again_and_a_touched_folder_is_not(so
     assert [recording.recording_id for recording in done.survey.changed] == ["a.wav"]
     assert done.survey.new == ()
     assert times_done(tmp_path) == {"a.wav": 2, "b.wav": 1}
+
+
+def same_content(done):
+    return {row["recording_id"]: row["same_as"] for row in done.survey.same}
+
+
+def test_a_new_time_stamp_or_name_of_known_content_is_entered_and_not_transcribed(
+    source, tmp_path, monkeypatch
+):
+    for number, name in enumerate(("a.wav", "b.wav", "c.wav")):
+        write(source, name, value=number)
+    update(source, tmp_path)
+    monkeypatch.setattr(job, "_work_off", interrupt)
+    os.utime(source / "a.wav", (1, 1))
+    (source / "sub").mkdir()
+    (source / "b.wav").rename(source / "sub" / "moved.wav")
+    (source / "copy.wav").write_bytes((source / "c.wav").read_bytes())
+    done = update(source, tmp_path, DAYS[1])
+    assert (done.runs, done.survey.pending) == ({}, ())
+    assert same_content(done) == {"a.wav": None, "sub/moved.wav": "b.wav", "copy.wav": "c.wav"}
+    assert {row["run"] for row in done.survey.same} == {DAYS[0]}
+    assert update(source, tmp_path, DAYS[2]).survey.same == ()  # it was entered
+    (source / "sub" / "moved.wav").rename(source / "again.wav")
+    assert same_content(update(source, tmp_path, DAYS[2])) == {"again.wav": "b.wav"}
+
+
+def test_known_and_new_content_together_are_one_run(source, tmp_path):
+    write(source, "a.wav")
+    update(source, tmp_path)
+    os.utime(source / "a.wav", (1, 1))
+    write(source, "b.wav", value=5)
+    done = update(source, tmp_path, DAYS[1])
+    assert (list(done.runs), same_content(done)) == ([DAYS[1]], {"a.wav": None})
+    assert done.runs[DAYS[1]]["num_recordings"] == 1
+    assert update(source, tmp_path, DAYS[2]).survey.same == ()
+
+
+def test_other_content_of_the_same_size_is_transcribed(source, tmp_path):
+    write(source, "a.wav", value=1)
+    update(source, tmp_path)
+    write(source, "a.wav", value=2)
+    write(source, "b.wav", value=3)
+    done = update(source, tmp_path, DAYS[1])
+    assert (done.survey.same, done.runs[DAYS[1]]["num_recordings"]) == ((), 2)
+
+
+def test_a_member_of_a_tar_that_grew_is_known(source, tmp_path):
+    write(source, "a.wav", value=1)
+    write(source, "b.wav", value=2)
+    box = tmp_path / "box.tar"
+    with tarfile.open(box, "w") as tar:
+        tar.add(source / "a.wav", "a.wav")
+    update(box, tmp_path)
+    with tarfile.open(box, "a") as tar:
+        tar.add(source / "b.wav", "b.wav")
+    done = update(box, tmp_path, DAYS[1])
+    assert (same_content(done), done.runs[DAYS[1]]["num_recordings"]) == ({"box.tar/a.wav": None}, 1)
+    assert same_content(update(source, tmp_path, DAYS[2])) == {
+        "a.wav": "box.tar/a.wav",
+        "b.wav": "box.tar/b.wav",
+    }
+
+
+def test_what_a_manifest_asks_of_a_recording_is_part_of_its_content(source, tmp_path):
+    write(source, "a.wav")
+    lines = [{"path": "source/a.wav", "id": "plain"}]
+    path = tmp_path / "m.jsonl"
+
+    def listed(*more):
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in [*lines, *more]))
+        return path
+
+    update(listed(), tmp_path)
+    clip = {"path": "source/a.wav", "id": "clip", "offset": 0.25}
+    prompted = {"path": "source/a.wav", "id": "prompted", "prompt": "Hello"}
+    done = update(listed(clip, prompted, {"path": "source/a.wav", "id": "other"}), tmp_path, DAYS[1])
+    assert same_content(done) == {"other": "plain"}
+    assert done.runs[DAYS[1]]["num_recordings"] == 2
+
+
+def test_a_broken_recording_is_not_tried_under_another_name_but_when_asked(source, tmp_path):
+    (source / "broken.wav").write_bytes(b"RIFF, but nothing else")
+    update(source, tmp_path)
+    (source / "broken.wav").rename(source / "still.wav")
+    assert update(source, tmp_path, DAYS[1]).runs == {}
+    again = update(source, tmp_path, DAYS[2], retry_failed=True)
+    assert again.runs[DAYS[2]]["num_failed"] == 1
+
+
+def test_a_run_stopped_between_its_name_and_its_ledger_enters_known_content_too(
+    source, tmp_path, monkeypatch
+):
+    write(source, "a.wav")
+    update(source, tmp_path)
+    os.utime(source / "a.wav", (1, 1))
+    with stopping(monkeypatch, archive, "_enter", interrupt):
+        update(source, tmp_path, DAYS[1])
+    assert same_content(update(source, tmp_path, DAYS[2])) == {"a.wav": None}
+    ledger = {path.stem for path in (tmp_path / "archive" / "ledger").iterdir()}
+    assert ledger == {DAYS[0], DAYS[1]}
 
 
 def test_a_run_that_was_stopped_is_gone_on_with_and_then_what_is_new(source, tmp_path, monkeypatch):
@@ -243,8 +347,6 @@ def test_a_recording_that_changed_under_a_run_is_taken_next_time(source, tmp_pat
 
 
 def test_members_of_a_container_are_recordings_of_their_own(source, tmp_path):
-    import tarfile
-
     write(source, "a.wav", "b.wav")
     box = tmp_path / "box.tar"
     with tarfile.open(box, "w") as tar:
