@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.config import JobOptions, JobRequest, RunOptions
 from pipeline.dataflow.transcription import transcribe_shard
-from pipeline.dataflow.workers import ACTOR_CPUS, Workers, has_gpus
+from pipeline.dataflow.workers import local_workers
 from pipeline.driver.model import load_engine, resolve_options
 from pipeline.errors import UserError
 from pipeline.longform import Transcriber
@@ -99,15 +98,8 @@ def rate_here(audio: Iterable[pa.Table], request: JobRequest, run: RunOptions, *
     Raises `OptionError`, `ModelNotFound` and `NoRate`.
     """
     options = resolve_options(request, run)
-    is_gpu = has_gpus(run)
-    workers = Workers(
-        min_actors=1,
-        max_actors=1,
-        gpus_per_actor=float(is_gpu),
-        actor_cpus=ACTOR_CPUS,
-        threads_per_actor=None if is_gpu else os.cpu_count(),
-    )
-    return timed_rate(audio, load_engine(options, run, workers), options, run, most_s=most_s)
+    engine = load_engine(options, run, local_workers(run))
+    return timed_rate(audio, engine, options, run, most_s=most_s)
 
 
 def timed_rate(
