@@ -65,6 +65,13 @@ def _log_pending(found: archive.Survey) -> None:
             cli.log.info("%s: %s", kind, printable(recording.recording_id))
         if len(recordings) > NAMES_SHOWN:
             cli.log.info("%s: and %d more", kind, len(recordings) - NAMES_SHOWN)
+    for row in found.same[:NAMES_SHOWN]:
+        first = row["same_as"] or row["recording_id"]
+        cli.log.info(
+            "known content: %s is %s of %s", *map(printable, (row["recording_id"], first, row["run"]))
+        )
+    if len(found.same) > NAMES_SHOWN:
+        cli.log.info("known content: and %d more", len(found.same) - NAMES_SHOWN)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,8 @@ def as_json(found: Report) -> dict[str, Any]:
         "outputs": list(found.outputs),
         "num_recordings": found.num_recordings,
         "num_failed": found.num_failed,
+        "num_skipped": found.num_skipped,
+        "num_passed_over": found.num_passed_over,
         **{name: value for name, value in asdict(found.total).items() if name != "group"},
         "wer_interval": found.wer_interval,
         "errors": {failure.error_type: failure.num_rows for failure in found.failures},

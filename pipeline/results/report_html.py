@@ -36,12 +36,18 @@ def _title(report: Report) -> str:
     return shown_text(report.outputs[0]) if num == 1 else f"{num} outputs"
 
 
+def _left_out(report: Report) -> str:
+    """How many failed, and how many files were no input, where there are any."""
+    num_files = report.num_skipped + report.num_passed_over
+    return f"{report.num_failed:,} failed" + (f", {num_files:,} other files left out" if num_files else "")
+
+
 def tiles(report: Report) -> list[tuple[str, str, str]]:
     """The figures that matter most: a name, a value and a remark each."""
     total, interval = report.total, report.wer_interval
     return [
         ("Audio", duration(total.audio_s), f"{duration(total.speech_s)} of it speech"),
-        ("Recordings", f"{report.num_recordings:,}", f"{report.num_failed:,} failed"),
+        ("Recordings", f"{report.num_recordings:,}", _left_out(report)),
         ("Speed", _text(total.rtfx, "{:,.1f}x"), f"{duration(total.device_s)} of device time"),
         (
             "Cost per audio hour",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import wave
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,7 +13,10 @@ from pipeline.config import JobRequest, RunOptions
 from pipeline.driver import job
 from pipeline.driver.model import resolve_options
 from pipeline.output.local_store import LocalStore
-from pipeline.results.totals import write_totals
+from pipeline.results.report import make_report
+from pipeline.results.report_html import render_report
+from pipeline.results.report_source import read_output
+from pipeline.results.totals import job_totals, write_totals
 from pipeline.sources.recording import InputError
 
 OPTIONS = {
@@ -57,6 +61,22 @@ def test_another_spelling_of_the_same_input_is_the_same_job(finished):
         assert again(finished, inputs=(spelling,))["wer"] == 0.5
     with pytest.raises(job.JobMismatch, match="INPUT"):
         again(finished, inputs=(f"{folder}/a.wav",))
+
+
+def test_what_was_not_taken_is_counted_in_the_totals_and_the_report(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("a.wav", "notes.txt", "more.docx", "@eaDir/a.wav"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    request = JobRequest(inputs=(str(folder),), output=str(folder / "out"), model="demo", options=OPTIONS)
+    store = LocalStore.open(request.output)
+    job._make_plan(store, request, resolve_options(request, RunOptions(), None))
+    facts = read_output(request.output)
+    totals = job_totals(facts, wall_s=0.0)
+    assert (totals["num_skipped"], totals["num_passed_over"]) == (2, 2)  # the output is one of them
+    report = make_report([facts, dataclasses.replace(facts, path="other")])
+    assert (report.num_skipped, report.num_passed_over) == (4, 4)
+    assert "0 failed, 8 other files left out" in render_report(report, datetime.now(UTC))
 
 
 def again(request, **changes):
