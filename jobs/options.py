@@ -26,7 +26,7 @@ from pipeline.engine.options import MAX_SPARSITY
 DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
 ROW_OPTIONS = (
     *("language", "task", "initial_prompt", "word_timestamps"),
-    *("channels", "shard_hours", "max_hours"),
+    *("channels", "streams", "shard_hours", "max_hours"),
 )
 RUN_OPTIONS = ("batch_size", "gpus_per_actor", "gpu_hour_usd", "max_failed", "retry_failed", "local")
 

@@ -49,6 +49,8 @@ from pipeline.output.files import read_transcripts
               help="off: consecutive windows of 30 s.")  # fmt: skip
 @click.option("--channels", default=JobOptions.channels, type=click.Choice(config.CHANNELS),
               show_default=True, help="split: a row for each channel.")  # fmt: skip
+@click.option("--streams", default=JobOptions.streams, type=click.Choice(config.STREAMS), show_default=True,
+              help="Audio streams of a container: the first that has speech, or a row for each.")  # fmt: skip
 @click.option("--references", help="TSV, CSV, JSONL or Parquet with audio_filepath and text.")
 @click.option(
     "--batch-size", default="auto", callback=options.parsed(options.parse_batch_size), show_default=True

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pipeline.sources.recording import Recording
 
 CHANNELS = ("mix", "split")
+STREAMS = ("first", "all")
+# Options that the first outputs do not name: what is hashed and stored leaves them out at their defaults.
+LATER = {"streams": "first"}
 # What is no option of its own, as messages name it.
 NO_OPTIONS = {
     "model_revision": "the revision of --model",
@@ -29,6 +32,7 @@ ADAPTIVE_SELECTOR = "stride"  # lost least at equal k wherever it was measured (
 DEFAULT_BUDGET = 0.01
 MAX_BUDGET = 0.5
 Channels = Literal["mix", "split"]
+Streams = Literal["first", "all"]
 
 
 class OptionError(UserError):
@@ -63,6 +67,7 @@ class JobOptions:
     word_timestamps: bool = False
     voice_activity: bool = True
     channels: Channels = "mix"
+    streams: Streams = "first"
     shard_hours: float = 1.0
     max_hours: float = 24.0
 
@@ -80,6 +85,7 @@ class JobOptions:
         _require(self.selector in SELECTORS, "selector", self.selector, " | ".join(SELECTORS))
         _require(self.task in TASKS, "task", self.task, " | ".join(TASKS))
         _require(self.channels in get_args(Channels), "channels", self.channels, " | ".join(CHANNELS))
+        _require(self.streams in get_args(Streams), "streams", self.streams, " | ".join(STREAMS))
         _require(
             self.language == "auto" or re.fullmatch("[a-z]{2,3}", self.language) is not None,
             "language",
@@ -97,14 +103,16 @@ class JobOptions:
 
     def as_dict(self) -> dict[str, Any]:
         """The options by name, as they are stored in `_job.json`."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value != LATER.get(name, ...)}
 
     def difference(self, stored: Mapping[str, Any]) -> str | None:
         """Name the first option whose stored value differs, with both values; None if none does."""
-        for name, value in self.as_dict().items():
-            if stored.get(name) != value:
+        for name, value in vars(self).items():
+            before = stored.get(name, LATER.get(name))
+            if before != value:
                 named = NO_OPTIONS.get(name, f"--{name.replace('_', '-')}")
-                return f"{named} was {stored.get(name)} and is now {value}"
+                return f"{named} was {before} and is now {value}"
         return None
 
 

@@ -20,6 +20,7 @@ OTHER = {
         "word_timestamps": True,
         "voice_activity": False,
         "channels": "split",
+        "streams": "all",
         "shard_hours": 0.5,
         "max_hours": 2.0,
     },
@@ -31,6 +32,15 @@ def test_every_option_changes_the_fingerprint():
     prints = {replace(OPTIONS, **{name: value}).fingerprint() for name, value in OTHER.items()}
     assert len(prints) == len(OTHER)
     assert OPTIONS.fingerprint() not in prints
+
+
+def test_an_option_that_came_later_leaves_old_outputs_as_they_are():
+    stored = OPTIONS.as_dict()
+    assert "streams" not in stored
+    assert OPTIONS.difference(stored) is None
+    assert replace(OPTIONS, streams="all").difference(stored) == "--streams was first and is now all"
+    stored |= {"streams": "all"}
+    assert OPTIONS.difference(stored) == "--streams was all and is now first"
 
 
 def test_the_kind_of_adaptive_sparsity_and_its_budget_change_the_fingerprint():

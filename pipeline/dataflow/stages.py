@@ -80,6 +80,8 @@ def read_shard(plan: pa.Table, this_round: RoundContext) -> pa.Table:
         if recording["error_type"] is not None:
             log.warning("%s: %s", recording["error_type"], recording["error_message"])
             continue
+        if recording["streams"] is not None:
+            log.warning("%s: %s", printable(recording["uri"]), recording["streams"])
         remark = recording["error_message"]
         if recording["partial"]:
             damage = f"{printable(recording['uri'])}: damaged or shorter than it declares"

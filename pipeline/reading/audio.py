@@ -84,6 +84,7 @@ class DecodeRequest:
     max_s: float = math.inf
     split: bool = False  # channels apart instead of their mean
     channel: int | None = None  # only this one
+    stream: int = 0  # of the audio streams
     limits: DecodeLimits = field(default_factory=DecodeLimits)
 
     @property
@@ -122,6 +123,7 @@ class Decoded:
     over_hours: bool = False  # it goes on behind the most hours that are taken
     channel_choice: str | None = None  # which channel was taken in place of the mix, and why
     gains_db: tuple[float, ...] = ()  # by channel, empty: none
+    streams: tuple[str, ...] = ()  # what the audio streams are, where there are several
     clock_start_s: float | None = None  # what the container's clock says at 0 s, where it is not 0
 
     @property

@@ -31,6 +31,7 @@ class Stream:
     start_s: float
     blocks: Iterator[Block]
     clock_start_s: float | None = None
+    names: tuple[str, ...] = ()  # of the audio streams, where there are several
 
 
 class RangeFile(io.RawIOBase):

@@ -155,6 +155,7 @@ class AudioDecoder:
             max_s=min(max_s, _left_s(source, offset_s)),
             split=channels == "split",
             channel=source.channel,
+            stream=source.stream,
             limits=replace(limits, max_hours=limits.max_hours + source.from_s / 3600),
         )
 
@@ -209,6 +210,7 @@ def _decoded(
         declared_s=_declared_s(source, outcome["declared_s"]),
         ended=outcome["ended"] or _left_s(source, offset_s) <= max_s,
         gains_db=tuple(outcome["gains_db"]),
+        streams=tuple(outcome["streams"]),
         **{name: outcome[name] for name in AS_ANSWERED},
     )
 

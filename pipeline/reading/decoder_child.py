@@ -61,6 +61,7 @@ class BackendResult:
     channel_choice: str | None
     gains_db: tuple[float, ...]
     clock_start_s: float | None
+    streams: tuple[str, ...]
 
 
 def main() -> None:
@@ -165,7 +166,7 @@ def _voice_activity() -> VoiceActivity:
 OUTCOME = (
     *("decoded_by", "first_byte", "num_samples", "num_channels"),
     *("num_bad_samples", "declared_s", "ended", "damaged"),
-    *("over_hours", "channel_choice", "gains_db", "clock_start_s"),
+    *("over_hours", "channel_choice", "gains_db", "clock_start_s", "streams"),
 )
 
 
@@ -203,10 +204,10 @@ def _decoders(
         ), lambda: 0
 
     def by_pyav() -> tuple[Stream, Callable[[], int]]:
-        reader = PyavReader(source, start, length, container)
+        reader = PyavReader(source, start, length, container, request.stream)
         return reader.stream(request.opens_s), lambda: reader.num_broken
 
-    if container.by_soundfile:
+    if container.by_soundfile and request.stream == 0:
         yield by_soundfile
     yield by_pyav
 
@@ -264,6 +265,7 @@ def _attempt(
         channel_choice=adjustment.choice,
         gains_db=adjustment.gains_db,
         clock_start_s=stream.clock_start_s if stream else None,
+        streams=stream.names if stream else (),
     )
 
 

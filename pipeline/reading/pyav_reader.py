@@ -49,6 +49,8 @@ MAX_LATE_S = 3600.0  # a clock that begins later is that of a broadcast and not 
 # part of it comes out as it does in the whole.
 PIECE_S = 600.0
 RUN_UP_S = 3.0
+MAX_STREAMS = 32
+MAX_NAME = 60
 
 
 class PyavReader:
@@ -70,6 +72,7 @@ class PyavReader:
             start_s=first * PIECE_S,
             blocks=self._blocks(first),
             clock_start_s=opened.zero_s or None,
+            names=opened.names,
         )
 
     def _blocks(self, first: int) -> Iterator[Block]:
@@ -137,6 +140,7 @@ class _Opened:
     audio: Any
     errors: tuple[type[Exception], ...]
     zero_s: float  # what its clock says where ours is 0
+    names: tuple[str, ...]  # of its audio streams, where there are several
 
     @classmethod
     def of(cls, place: tuple[int, int, int], container: Container, index: int) -> _Opened:
@@ -160,19 +164,19 @@ class _Opened:
             if container.ffmpeg_format is None:
                 raise RecordingError("unsupported", "is no audio format that is read here") from error
             raise RecordingError("corrupt", f"FFmpeg: {one_line(error)}") from error
-        streams = file.streams.audio
-        if not streams:
+        if not file.streams.audio:
             raise RecordingError("no_audio" if file.streams.video else "corrupt", "has no audio stream")
-        audio = streams[index]
-        if audio.codec_context is None:
+        streams = [stream for stream in file.streams.audio if stream.codec_context is not None]
+        if index >= len(streams):
             raise RecordingError("unsupported", "FFmpeg: has no decoder for its audio")
+        audio = streams[index]
         audio.thread_type = "NONE"
         start_s = (file.start_time or 0) / 1e6
         name = file.format.name.split(",")[0]
         is_from_zero = name in FROM_ZERO and start_s < MAX_LATE_S
-        return cls(
-            file=file, format=name, audio=audio, errors=errors, zero_s=0.0 if is_from_zero else start_s
-        )
+        names = tuple(_name_of(stream) for stream in streams[:MAX_STREAMS]) if len(streams) > 1 else ()
+        zero_s = 0.0 if is_from_zero else start_s
+        return cls(file=file, format=name, audio=audio, errors=errors, zero_s=zero_s, names=names)
 
     def time_at(self, pts: int) -> float:
         """What our clock says at a time stamp."""
@@ -207,6 +211,13 @@ class _Opened:
         if not self.file.duration:
             return float("inf")
         return ((self.file.start_time or 0) + self.file.duration) / 1e6 - self.zero_s + 1.0
+
+
+def _name_of(stream: Any) -> str:
+    """The codec, language and title of a stream."""
+    said = (stream.metadata.get(key) for key in ("language", "title"))
+    name = ", ".join([stream.codec_context.name, *filter(None, said)])
+    return "".join(sign if sign.isprintable() else "?" for sign in name)[:MAX_NAME]
 
 
 def _beyond_the_header(place: tuple[int, int, int], container: Container) -> dict[str, str]:

@@ -23,7 +23,8 @@ class DecodedRow:
 
     audio: Decoded
     start_s: float  # time in the recording
-    whole: bool  # false: one part of several
+    whole: bool  # false: one part or stream of several
+    note: str | None = None  # which stream it is, where there are several
     rest: tuple[dict[str, Any], ...] = ()
 
     @property
@@ -74,21 +75,27 @@ class DecodedShard:
         stretch: DecodedRow,
         channel: int,
         windows: Sequence[Window],
+        *,
+        first_channel: int = 0,
     ) -> None:
-        """Add one channel of a row: its windows with their samples, at their times in the recording."""
+        """Add one channel of a row: its windows with their samples, at their times in the recording.
+
+        first_channel: the channels of streams before it in the same row.
+        """
         audio = stretch.audio
         for window in windows:
             self._add_window(window, audio.samples[channel], stretch.start_s)
         self._recordings.append(
             _recording(
                 row,
-                channel=channel,
+                channel=first_channel + channel,
                 error_message=_remark(row, audio),
                 duration_s=audio.duration_s,
                 speech_s=sum(end - start for window in windows for start, end in window.speech),
                 scorable=stretch.whole and len(audio.samples) == 1,
                 decoded_by=audio.decoded_by,
                 partial=audio.partial,
+                streams=stretch.note,
                 channel_choice=audio.channel_choice,
                 gain_db=audio.gains_db[channel] if audio.gains_db else None,
                 clock_start_s=audio.clock_start_s,

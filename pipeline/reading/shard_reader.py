@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import takewhile
 from types import TracebackType
 from typing import Any, Literal
@@ -17,11 +17,13 @@ from pipeline.planning import MIN_PART_S, estimate_s, part_seconds
 from pipeline.reading.audio import MAX_TOGETHER, Decoded, DecodeLimits
 from pipeline.reading.decoder import AudioDecoder
 from pipeline.reading.shard_audio import DecodedRow, DecodedShard, SampleBuffer
+from pipeline.reading.streams import Streams, TakenStream, take_streams
 from pipeline.reading.windows import Window, cut_windows, even_windows, find_cut
 from pipeline.sources.opening import OpenRecording, open_row
 from pipeline.sources.recording import RecordingError
 
 HALF_MINUTE_S = 30.0
+PROBE_S = 0.1  # tells how many streams and channels there are
 MIN_BYTES_PER_S = 500  # a declared length that means less is not believed
 BATCH_S = 900.0  # seconds of audio whose speech is looked for together: short recordings share the work
 BATCH_ROWS = 512  # and so many rows at most: each is an open file, or a part of one
@@ -37,6 +39,7 @@ class ReadOptions:
     channels: Literal["mix", "split"]
     max_hours: float
     shard_hours: float
+    streams: Streams = "first"
 
     @classmethod
     def of(cls, options: Any) -> ReadOptions:
@@ -79,7 +82,7 @@ class ShardReader:
         shard = DecodedShard(self._buffer.lend())
         used_s = added_s = 0.0
         full = False
-        waiting: list[tuple[Mapping[str, Any], DecodedRow | RecordingError]] = []
+        waiting: list[tuple[Mapping[str, Any], list[DecodedRow] | RecordingError]] = []
         ahead: dict[int, Decoded | RecordingError | None] = {}
         for index, row in enumerate(rows):
             try:
@@ -87,7 +90,7 @@ class ShardReader:
                     raise DoesNotFit
                 if index not in ahead:
                     ahead = dict(enumerate(self._decode_ahead(rows[index : index + MAX_TOGETHER]), index))
-                stretch = self._stretch(row, self._capacity_s - used_s if used_s else None, ahead[index])
+                stretches = self._stretches(row, self._capacity_s - used_s if used_s else None, ahead[index])
             except DoesNotFit:
                 full = True
                 shard.overflow.append(dict(row))
@@ -97,9 +100,9 @@ class ShardReader:
                 # looks for cycles.
                 waiting.append((row, error.with_traceback(None)))
                 continue
-            waiting.append((row, stretch))
-            used_s += stretch.channel_seconds
-            full = bool(stretch.rest)
+            waiting.append((row, stretches))
+            used_s += sum(stretch.channel_seconds for stretch in stretches)
+            full = any(stretch.rest for stretch in stretches)
             if used_s - added_s >= BATCH_S or len(waiting) >= BATCH_ROWS:
                 self._add(shard, waiting)
                 waiting, added_s = [], used_s
@@ -125,14 +128,14 @@ class ShardReader:
                     found[index] = error.with_traceback(None)
             outcomes = self._decoder.decode_starts(list(sources.values()), 2 * SHORT_S)
         for index, outcome in zip(sources, outcomes, strict=True):
-            if isinstance(outcome, RecordingError) or outcome.ended:
+            if isinstance(outcome, RecordingError) or (outcome.ended and not outcome.streams):
                 found[index] = outcome
         return found
 
-    def _stretch(
+    def _stretches(
         self, row: Mapping[str, Any], room_s: float | None, ahead: Decoded | RecordingError | None
-    ) -> DecodedRow:
-        """Decode one row, unless it was ahead of its turn.
+    ) -> list[DecodedRow]:
+        """Decode one row, unless it was ahead of its turn; one of each stream that is taken.
 
         `room_s` is None for the first of a shard. Raises `RecordingError`, `DoesNotFit`.
         """
@@ -141,30 +144,40 @@ class ShardReader:
         if ahead is not None:
             if room_s is not None and ahead.duration_s > room_s:
                 raise DoesNotFit
-            return DecodedRow(audio=ahead, start_s=0.0, whole=True)
+            return [DecodedRow(audio=ahead, start_s=0.0, whole=True)]
         with open_row(row, max_bytes=self._decoder.limits.max_bytes) as source:
-            num_channels = self._num_channels(source)
-            start_s = self._cut_near(source, row["offset_s"])
-            if row["duration_s"] is not None:
-                return self._middle(source, row, start_s, room_s)
-            limit_s = (self._capacity_s if room_s is None else room_s) / num_channels
-            if room_s is None:
-                limit_s = max(limit_s, 2 * MIN_PART_S)
-            audio = self._decode(source, start_s, row["offset_s"] + limit_s + HALF_MINUTE_S - start_s)
-            if audio.ended and (room_s is None or audio.duration_s <= limit_s):
-                return DecodedRow(audio=audio, start_s=start_s, whole=row["part"] == 0)
-            if room_s is not None:
-                raise DoesNotFit
-            return self._first_of_several(source, row, audio, start_s, limit_s)
+            names = self._decode(source, 0.0, PROBE_S).streams
+            taken = take_streams(self._decoder, source, names, self.options.streams)
+            num_channels = self._num_channels(taken)
+            found = [self._stretch(stream, row, room_s, num_channels) for stream in taken]
+            return [replace(stretch, whole=stretch.whole and len(found) == 1) for stretch in found]
 
-    def _num_channels(self, source: OpenRecording) -> int:
+    def _stretch(
+        self, taken: TakenStream, row: Mapping[str, Any], room_s: float | None, num_channels: int
+    ) -> DecodedRow:
+        """Decode one stream of a row; `num_channels` come out of all of its streams."""
+        source, start_s = taken.source, self._cut_near(taken.source, row["offset_s"])
+        if row["duration_s"] is not None:
+            return replace(self._middle(source, row, start_s, room_s), note=taken.note)
+        limit_s = (self._capacity_s if room_s is None else room_s) / num_channels
+        if room_s is None:
+            limit_s = max(limit_s, 2 * MIN_PART_S)
+        audio = self._decode(source, start_s, row["offset_s"] + limit_s + HALF_MINUTE_S - start_s)
+        if audio.ended and (room_s is None or audio.duration_s <= limit_s):
+            return DecodedRow(audio=audio, start_s=start_s, whole=row["part"] == 0, note=taken.note)
+        if room_s is not None:
+            raise DoesNotFit
+        return replace(self._first_of_several(source, row, audio, start_s, limit_s), note=taken.note)
+
+    def _num_channels(self, taken: Sequence[TakenStream]) -> int:
         """How many channels come out. Raises `RecordingError` where they are too many to keep apart."""
         if self.options.channels == "mix":
-            return 1
-        num = len(self._decode(source, 0.0, 0.1).samples)
+            return len(taken)
+        num = sum(len(self._decode(stream.source, 0.0, PROBE_S).samples) for stream in taken)
         if num > MAX_SPLIT_CHANNELS:
+            allowed = f"{MAX_SPLIT_CHANNELS} can be split"
             raise RecordingError(
-                "too_many_channels", f"{source.name}: has {num} channels, {MAX_SPLIT_CHANNELS} can be split"
+                "too_many_channels", f"{taken[0].source.name}: has {num} channels, {allowed}"
             )
         return num
 
@@ -228,12 +241,12 @@ class ShardReader:
         return self._decoder.decode(source, offset_s=offset_s, max_s=max_s, channels=self.options.channels)
 
     def _add(
-        self, shard: DecodedShard, rows: Sequence[tuple[Mapping[str, Any], DecodedRow | RecordingError]]
+        self, shard: DecodedShard, rows: Sequence[tuple[Mapping[str, Any], list[DecodedRow] | RecordingError]]
     ) -> None:
         """Add rows to the shard, the windows of all found together."""
-        stretches = [outcome.audio for _, outcome in rows if isinstance(outcome, DecodedRow)]
+        audios = [found.audio for _, outcome in rows if isinstance(outcome, list) for found in outcome]
         try:
-            windows = iter(self._windows(stretches))
+            windows = iter(self._windows(audios))
         except RecordingError as error:
             if len(rows) > 1:  # one by one, so that only the culprit fails
                 for one in rows:
@@ -245,9 +258,12 @@ class ShardReader:
             if isinstance(outcome, RecordingError):
                 shard.add_failure(row, outcome)
                 continue
-            for channel in range(len(outcome.audio.samples)):
-                shard.add(row, outcome, channel, next(windows))
-            shard.overflow += outcome.rest
+            num_before = 0
+            for stretch in outcome:
+                for channel in range(len(stretch.audio.samples)):
+                    shard.add(row, stretch, channel, next(windows), first_channel=num_before)
+                num_before += len(stretch.audio.samples)
+            shard.overflow += max(outcome, key=lambda stretch: len(stretch.rest)).rest
 
     def _windows(self, stretches: Sequence[Decoded]) -> list[list[Window]]:
         """The windows of each channel of some stretches, one after the other."""

@@ -186,7 +186,7 @@ def _embedded_or_fetched(place: _Place, files: Any, size: int | None) -> Iterato
 class OpenRecording:
     """An open recording: bytes `start` to `start + length` of a file; `name` is for messages only.
 
-    A recording may be a clip of what those bytes hold, from `from_s` to `to_s`, or one channel of it.
+    A recording may be a clip of what those bytes hold, from `from_s` to `to_s`, one channel or audio stream.
     """
 
     name: str
@@ -196,3 +196,4 @@ class OpenRecording:
     from_s: float = 0.0
     to_s: float = math.inf
     channel: int | None = None
+    stream: int = 0  # of the audio streams that can be decoded

@@ -13,7 +13,7 @@ from pipeline.planning import make_plan
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import REFUSED, InputError
-from tests.reading.read_rows import content, options
+from tests.reading.read_rows import options, rounds
 
 CORPUS = Path(os.environ.get("EARSHARD_CORPUS", "no-such-folder"))
 MAX_HOSTILE_BYTES = 1 << 30
@@ -34,13 +34,9 @@ def read_folder(*inputs, **changes):
     plan = make_plan(list_recordings([str(i) for i in inputs], all_files=True).recordings, shard_hours=1.0)
     found = {}
     with ShardReader(options(**changes)) as reader:
-        for shard in sorted(set(plan.column("shard_id").to_pylist())):
-            rows = [row for row in plan.to_pylist() if row["shard_id"] == shard]
-            row, samples = content(reader.read(shard, 1, rows))
-            for i, recording in enumerate(row["recordings"]):
-                assert recording["recording_id"] not in found
-                pieces = [s for w, s in zip(row["windows"], samples, strict=True) if w["recording"] == i]
-                found[recording["recording_id"]] = (recording, pieces)
+        for recording, windows in rounds(reader, plan.to_pylist()):
+            assert recording["recording_id"] not in found
+            found[recording["recording_id"]] = (recording, [samples for _, samples in windows])
     assert set(found) == set(plan.column("recording_id").to_pylist())
     return found
 

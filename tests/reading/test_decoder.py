@@ -190,7 +190,7 @@ def test_every_stream_of_a_chained_ogg_is_read(decoder, tmp_path):
 
 
 def test_samples_that_are_no_numbers_count_as_zero(decoder, tmp_path):
-    voice = vowels(2)
+    voice = vowels(2).copy()
     voice[5000:5010] = np.nan
     voice[6000] = np.inf
     found = decode(decoder, write(tmp_path / "a.wav", voice, subtype="FLOAT"))

@@ -210,7 +210,7 @@ def test_an_error_that_stays_is_a_row_that_says_so(tmp_path, monkeypatch, code, 
 
 
 def test_a_few_bad_samples_are_stated_without_failing_the_recording(tmp_path):
-    voice = vowels(2)
+    voice = vowels(2).copy()
     voice[100] = np.inf
     write(tmp_path / "a.wav", voice, subtype="FLOAT")
     recording = content(read(plan_of(tmp_path)))[0]["recordings"][0]
