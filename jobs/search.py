@@ -65,7 +65,7 @@ def _selectors(_context: click.Context, _parameter: click.Parameter, text: str) 
     "--language",
     default=JobOptions.language,
     show_default=True,
-    help="A code such as en; auto: by recording.",
+    help="A code such as en; auto: by recording; each: by window.",
 )
 @click.option("--voice-activity", default="on", type=click.Choice(["on", "off"]), show_default=True,
               help="off: consecutive windows of 30 s.")  # fmt: skip

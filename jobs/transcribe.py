@@ -41,7 +41,7 @@ from pipeline.output.files import read_transcripts
     f"[default: {DEFAULT_SELECTOR}; adaptive: {config.ADAPTIVE_SELECTOR}]",
 )
 @click.option("--language", default=JobOptions.language, show_default=True,
-              help="A code such as en; auto: by recording.")  # fmt: skip
+              help="A code such as en; auto: by recording; each: by window.")  # fmt: skip
 @click.option("--task", default=JobOptions.task, type=click.Choice(TASKS), show_default=True)
 @click.option("--initial-prompt", help="Text put before every window, e.g. names to expect.")
 @click.option("--word-timestamps", is_flag=True, help="Store when each word was said.")

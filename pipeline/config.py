@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, MAX_SPARSITY, SELECTORS, TASKS
+from pipeline.engine.options import (
+    DEFAULT_LAYER,
+    DEFAULT_SELECTOR,
+    LANGUAGE_MODES,
+    MAX_SPARSITY,
+    SELECTORS,
+    TASKS,
+)
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,10 +94,10 @@ class JobOptions:
         _require(self.channels in get_args(Channels), "channels", self.channels, " | ".join(CHANNELS))
         _require(self.streams in get_args(Streams), "streams", self.streams, " | ".join(STREAMS))
         _require(
-            self.language == "auto" or re.fullmatch("[a-z]{2,3}", self.language) is not None,
+            self.language in LANGUAGE_MODES or re.fullmatch("[a-z]{2,3}", self.language) is not None,
             "language",
             self.language,
-            "auto or a language code such as en",
+            "auto, each or a language code such as en",
         )
         check_positive("shard-hours", self.shard_hours)
         check_positive("max-hours", self.max_hours)

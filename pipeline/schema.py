@@ -114,6 +114,15 @@ SEGMENT = pa.struct(
         _required("sparsity", pa.float64()),  # share of encoder positions dropped for its window
         pa.field("fallback", pa.string()),  # null: the first decoding stood
         pa.field("words", pa.list_(WORD)),  # null: not asked for
+        pa.field("language", pa.string()),  # spoken in its window; null in the first outputs
+    ]
+)
+
+# How much of a recording is in one language.
+SPOKEN_LANGUAGE = pa.struct(
+    [
+        _required("language", pa.string()),
+        _required("speech_s", pa.float64()),
     ]
 )
 
@@ -146,6 +155,7 @@ TRANSCRIPTS = pa.schema(
         pa.field("channel_choice", pa.string()),  # which channel was taken in place of the mix, and why
         pa.field("gain_db", pa.float64()),  # by which it was made louder or softer; null: left as it is
         pa.field("clock_start_s", pa.float64()),  # the container's clock at 0 s, where it is not 0
+        pa.field("languages", pa.list_(SPOKEN_LANGUAGE)),  # most speech first; null where it failed
     ]
 )
 

@@ -13,7 +13,7 @@ from pipeline.engine.results import Segment, WindowResult
 RATE = 16_000
 
 
-def result(text="hello world", *, resume_s=None, end_s=2.0, language="en", **changes) -> WindowResult:
+def result(text="hello world", *, end_s=2.0, language="en", **changes) -> WindowResult:
     """A window's result with one segment, or none for an empty text."""
     segment = Segment(
         start_s=0.5, end_s=end_s, text=f" {text}", avg_logprob=-0.2, no_speech_prob=0.01,
@@ -24,7 +24,7 @@ def result(text="hello world", *, resume_s=None, end_s=2.0, language="en", **cha
         "language": language, "text_language": None,
         "language_probability": 0.9, "avg_logprob": -0.2, "no_speech_prob": 0.01, "compression_ratio": 1.0,
         "num_tokens": 2, "kept_positions": 1500, "total_positions": 1500, "fallback": None,
-        "resume_s": resume_s, "device_s": 0.25,
+        "device_s": 0.25, "spoken": tuple((s, s + 1.0) for s in range(60)) if text else (),
     }  # fmt: skip
     return WindowResult(**(values | changes))
 
@@ -40,8 +40,9 @@ class FakeEngine:
     prompts: list = field(default_factory=list)
 
     def transcribe(
-        self, windows: Sequence[np.ndarray], *, languages=None, seeds=None, levels=None, prompts=None
-    ) -> list[WindowResult]:
+        self, windows: Sequence[np.ndarray], *, languages=None, are_guesses=False, seeds=None, levels=None,
+        prompts=None,
+    ) -> list[WindowResult]:  # fmt: skip
         self.prompts += prompts or [None] * len(windows)
         self.calls.append((list(windows), list(languages), list(seeds)))
         return [self.answer(samples, language) for samples, language in zip(windows, languages, strict=True)]

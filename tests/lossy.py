@@ -22,7 +22,7 @@ class LossyEngine:
     device: str = "cpu"
     loss: float = 1.0
 
-    def transcribe(self, windows, *, languages=None, seeds=None, levels=None):
+    def transcribe(self, windows, *, languages=None, are_guesses=False, seeds=None, levels=None):
         return [
             self._one(samples, language or "en", levels)
             for samples, language in zip(windows, languages, strict=True)

@@ -14,8 +14,10 @@ from pipeline.adaptive import bounds, sampling
 from pipeline.adaptive.certainty import floor_of, is_unsure
 from pipeline.adaptive.comparison import by_root, compare
 from pipeline.adaptive.job_policy import Draws
+from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.sparsify.level import Level
-from pipeline.longform import SAMPLE_RATE, PlacedWindow, Transcriber, placed_windows, transcribe_windows
+from pipeline.longform.placed import PlacedWindow, placed_windows
+from pipeline.longform.transcribe import Transcriber, transcribe_windows
 from pipeline.schema import SAMPLE_RESULT, table_of
 
 

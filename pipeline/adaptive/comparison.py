@@ -7,10 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.longform import PlacedResult, first_pass_logprob, text_of
+from pipeline.longform.placed import PlacedResult, Root, first_pass_logprob, text_of
 from pipeline.metrics import wer
-
-Root = tuple[int, float]  # recording and start of a window, the same for the tails cut out of it
 
 
 @dataclass(frozen=True, kw_only=True)

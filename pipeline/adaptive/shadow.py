@@ -14,7 +14,8 @@ from typing import Any
 from pipeline.adaptive.comparison import Compared, by_root, compare
 from pipeline.adaptive.sampling import is_drawn
 from pipeline.engine.sparsify.level import Level
-from pipeline.longform import PlacedResult, PlacedWindow, Transcriber, transcribe_windows
+from pipeline.longform.placed import PlacedResult, PlacedWindow
+from pipeline.longform.transcribe import Transcriber, transcribe_windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def cast_shadow(
         return Shadow(), 0.0
     sparse = by_root(results)
     same = {window.root for window in drawn if _was_dense(sparse[window.root])}
-    languages = {done.window.recording: done.result.language for done in reversed(results)}
+    languages = {done.window.root: done.result.language for done in reversed(results) if not done.is_aside}
     again = [window for window in drawn if window.root not in same]
     dense = by_root(transcribe_windows(again, recordings, engine, languages))
     compared = [compare(dense.get(root, sparse[root]), sparse[root]) for root in (w.root for w in drawn)]

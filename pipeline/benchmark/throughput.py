@@ -91,7 +91,7 @@ def measure_throughput(
     Features are made, and windows are encoded and decoded, by the engine's own scheduler.
     """
     is_cuda = model.device.type == "cuda"
-    options = EngineOptions(timestamps=False, max_new_tokens=num_tokens, batch_size=batch_size)
+    options = EngineOptions(timestamps="none", max_new_tokens=num_tokens, batch_size=batch_size)
     passes = Passes(model, options, batch_size=batch_size)
     settings = Pass(level=level_of(variant))
 

@@ -26,7 +26,7 @@ from pipeline.adaptive.shadow import ShardLevel
 from pipeline.dataflow.shared_lock import SharedLock
 from pipeline.dataflow.transcription import transcribe_shard
 from pipeline.dataflow.workers import Workers
-from pipeline.longform import Transcriber
+from pipeline.longform.transcribe import Transcriber
 from pipeline.metrics import shard
 from pipeline.output import attempts, commit, files
 from pipeline.output.store import Store

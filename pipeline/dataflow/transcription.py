@@ -13,14 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.adaptive.shadow import Shadow, ShardLevel, cast_shadow
-from pipeline.longform import (
-    PlacedResult,
-    PlacedWindow,
-    Transcriber,
-    placed_windows,
-    text_of,
-    transcribe_windows,
-)
+from pipeline.longform.languages import speech_by_language
+from pipeline.longform.placed import PlacedResult, PlacedWindow, placed_windows, text_of
+from pipeline.longform.transcribe import Transcriber, transcribe_windows
 from pipeline.metrics import cost
 from pipeline.metrics.shard import sparsity as sparsity_of
 from pipeline.schema import SHARD_RESULT, TRANSCRIPTS, table_of
@@ -37,7 +32,7 @@ def transcribe_shard(
     Args:
         shard: one row of `SHARD_AUDIO`.
         engine: the model.
-        language: a code, or `auto`: each recording is in the language of its first window.
+        language: a code, `auto` (each recording has one) or `each` (each window has one).
         sparsity: the level that adaptive sparsity has chosen for the shard; None: as the engine was made.
 
     Returns:
@@ -87,18 +82,24 @@ def _transcript(
 ) -> dict[str, Any]:
     """One row of `TRANSCRIPTS`, its counts still null."""
     failed = recording["error_type"] is not None
-    probabilities = [done.result.language_probability for done in results]
-    first = results[0].result if results else None
+    speech_s = speech_by_language(results)
+    main = [done.result for done in results if done.result.language == next(iter(speech_s), None)]
+    probabilities = [result.language_probability for result in main]
     values = {
         **recording,
         "shard_id": row["shard_id"].as_py(),
         "status": "failed" if failed else "ok",
-        "language": first and first.language,
-        "text_language": first and first.text_language,
+        "language": main[0].language if main else None,
+        "text_language": main[0].text_language if main else None,
         "language_probability": max((p for p in probabilities if p is not None), default=None),
         "text": None if failed else text_of(results),
         "segments": None if failed else _segments(results),
         "model": model,
+        "languages": None
+        if failed
+        else [
+            {"language": language, "speech_s": seconds} for language, seconds in speech_s.items() if seconds
+        ],
     }
     return {name: values.get(name) for name in TRANSCRIPTS.names}
 
@@ -118,6 +119,7 @@ def _segments(results: list[PlacedResult]) -> list[dict[str, Any]]:
             "sparsity": result.sparsity,
             "fallback": result.fallback,
             "words": _words(window, segment),
+            "language": result.language,
         }
         for index, (window, result, segment) in enumerate(placed)
     ]

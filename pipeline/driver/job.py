@@ -23,7 +23,7 @@ from pipeline.driver.progress import JobProgress
 from pipeline.driver.rounds import JobRounds, open_rounds
 from pipeline.driver.run_record import RunRecord, new_run_id, total_wall_s
 from pipeline.engine.model.snapshot import BUNDLED
-from pipeline.longform import Transcriber
+from pipeline.longform.transcribe import Transcriber
 from pipeline.metrics import shard
 from pipeline.output import attempts, files
 from pipeline.output.files import JOB, METRICS_FOLDER, TRANSCRIPTS_FOLDER, plan_name

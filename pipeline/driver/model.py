@@ -14,7 +14,7 @@ from pipeline.driver.model_cache import fetch_model
 from pipeline.engine import ENGINE_VERSION
 from pipeline.engine.model.snapshot import BUNDLED, ModelNotFound, Snapshot, resolve
 from pipeline.engine.model.vocabulary import read_vocabulary
-from pipeline.engine.options import WrongValue, check_fits
+from pipeline.engine.options import LANGUAGE_MODES, WrongValue, check_fits
 from pipeline.sources.locations import is_url, without_secrets
 from pipeline.sources.recording import InputError
 
@@ -60,7 +60,7 @@ def _check_fits_model(options: JobOptions, snapshot: Snapshot) -> None:
     try:
         check_fits(
             sparsify_layer=options.sparsify_layer,
-            language=None if options.language == "auto" else options.language,
+            language=None if options.language in LANGUAGE_MODES else options.language,
             task=options.task,
             num_layers=snapshot.config["encoder_layers"],
             languages=vocabulary.language_codes,

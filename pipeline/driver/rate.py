@@ -13,7 +13,7 @@ from pipeline.dataflow.transcription import transcribe_shard
 from pipeline.dataflow.workers import local_workers
 from pipeline.driver.model import load_engine, resolve_options
 from pipeline.errors import UserError
-from pipeline.longform import Transcriber
+from pipeline.longform.transcribe import Transcriber
 from pipeline.metrics.cost import SECONDS_PER_HOUR, cost_usd
 from pipeline.output.files import existing_store, metrics_name, parquet_bytes, transcripts_name
 from pipeline.results.report_source import read_output

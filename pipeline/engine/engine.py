@@ -46,7 +46,8 @@ class Engine:
         self._level = Level(
             layer=options.sparsify_layer, selector=options.selector, sparsity=options.sparsity
         )
-        self._aligner = Aligner(model, snapshot) if options.word_timestamps else None
+        needs_times = options.word_timestamps or options.timestamps == "alignment"
+        self._aligner = Aligner(model, snapshot) if needs_times else None
         self.model_name, self.revision = snapshot.name, snapshot.revision
         self.device = _device_name(model.device)
         self.dtype = model.dtype
@@ -81,6 +82,7 @@ class Engine:
         windows: Sequence[np.ndarray],
         *,
         languages: Sequence[str | None] | None = None,
+        are_guesses: bool = False,
         seeds: Sequence[int] | None = None,
         levels: Level | Sequence[Level | None] | None = None,
         prompts: Sequence[str | None] | None = None,
@@ -90,8 +92,10 @@ class Engine:
         Any number of threads may call at once: their windows are decoded side by side.
 
         windows: float32 in -1..1 or int16, mono, 16 kHz; one without sound or under 0.1 s gives "".
-        languages: a code per window, None to detect it. seeds: a number per window, for draws at temperatures
-        above 0, so that a window's result does not depend on its company.
+        languages: a code per window, None to detect it. are_guesses: a window that fails the quality gates is
+        asked for its own language before anything else is tried.
+        seeds: a number per window, for draws at temperatures above 0, so that a window's result does not
+        depend on its company.
         levels: how sparse each window is, or all of them; None is what the engine's options say.
         prompts: what is put before each window as if it had been said; None is what the engine's options say.
         Raises ValueError for a window, a language, a level or a prompt that the model cannot take.
@@ -100,7 +104,7 @@ class Engine:
         chosen = self._levels(levels, len(works))
         heard = [n for n, work in enumerate(works) if is_audible(work.samples)]
         audible = [works[n] for n in heard]
-        settled = self._settle([(works[n], chosen[n]) for n in heard])
+        settled = self._settle([(works[n], chosen[n]) for n in heard], are_guesses=are_guesses)
         times = self._times(audible, settled)
         made = (self._result(*one) for one in zip(audible, settled, times, strict=True))
         results = dict(zip(heard, made, strict=True))
@@ -129,7 +133,9 @@ class Engine:
             profile(self._model, samples, level=level, language=code, layer=level.layer),
         )
 
-    def _settle(self, windows: Sequence[tuple[Work, Level | None]]) -> list[quality_gates.Settled]:
+    def _settle(
+        self, windows: Sequence[tuple[Work, Level | None]], *, are_guesses: bool
+    ) -> list[quality_gates.Settled]:
         works = [work for work, _ in windows]
         keeps = self._aligner is not None
         first = self._passes.run(works, [Pass(level=level, keeps_hidden=keeps) for _, level in windows])
@@ -140,8 +146,8 @@ class Engine:
         def retry(indices: Sequence[int], temperatures: Sequence[float]) -> list[Decoding]:
             failing = [works[index] for index in indices]
             for work, temperature in zip(failing, temperatures, strict=True):
-                if temperature == 0 and work.language_probability is not None:
-                    work.language = None  # a sparse pass heard it; dense again is to be what dense would be
+                if temperature == 0 and (are_guesses or work.language_probability is not None):
+                    work.language = self._language(None)  # what a dense pass hears
             return self._passes.run(failing, [Pass(temperature=t, keeps_hidden=True) for t in temperatures])
 
         total = self._model.shape.source_positions
@@ -153,6 +159,7 @@ class Engine:
             num_positions=total,
             sounding=sounding,
             floors=[None if level is None else level.min_logprob for _, level in windows],
+            asks_languages=are_guesses and self.is_multilingual,
         )
         for work in works:
             work.retry_device_s = work.device_s - work.first_device_s

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 TASKS = ("transcribe", "translate")
+LANGUAGE_MODES = ("auto", "each")  # a language is read from each recording, or from each window
+Timestamps = Literal["alignment", "tokens", "none"]
 DTYPES = ("bfloat16", "float32", "int8")
 SELECTORS = (
     "attention",
@@ -52,8 +54,10 @@ class EngineOptions:
     task: `transcribe` keeps the language, `translate` writes English (multilingual models only).
     initial_prompt: text put before every window as if it had been said before; at most half the decoder's
         context of it is used, the end of it.
-    timestamps: decode with timestamp tokens, so that a window falls into segments.
-    word_timestamps: find the time of every word, by one more pass over the text of each window.
+    timestamps: how a window falls into segments. `alignment`: one more pass over its text finds the time of
+        every word, and segments are sentences or phrases. `tokens`: timestamp tokens are decoded with the
+        text. `none`: the window is one segment.
+    word_timestamps: segments hold their words, with the time of each.
     sparsity: share of encoder positions dropped after layer `sparsify_layer` (1-based), 0 to 0.95.
     selector: the rule that picks the kept positions, a name in `SELECTORS`.
     max_new_tokens: most tokens per window; None is what generation config and decoder positions allow.
@@ -64,7 +68,7 @@ class EngineOptions:
 
     task: str = "transcribe"
     initial_prompt: str | None = None
-    timestamps: bool = True
+    timestamps: Timestamps = "alignment"
     word_timestamps: bool = False
     sparsity: float = 0.0
     sparsify_layer: int = DEFAULT_LAYER
@@ -74,6 +78,8 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         require(self.task in TASKS, "task", self.task, " or ".join(TASKS))
+        kinds = get_args(Timestamps)
+        require(self.timestamps in kinds, "timestamps", self.timestamps, " or ".join(kinds))
         require(0.0 <= self.sparsity <= MAX_SPARSITY, "sparsity", self.sparsity, f"0 to {MAX_SPARSITY}")
         require(self.sparsify_layer >= 1, "sparsify_layer", self.sparsify_layer, "1 or more")
         require(self.selector in SELECTORS, "selector", self.selector, ", ".join(SELECTORS))
@@ -96,5 +102,5 @@ def check_fits(
         sparsify_layer <= num_layers, "sparsify_layer", sparsify_layer, f"1 to {num_layers} for this model"
     )
     known = language is None or language in languages
-    require(known, "language", language, f"auto or one of {' '.join(sorted(languages))}")
+    require(known, "language", language, f"auto, each or one of {' '.join(sorted(languages))}")
     require(task in tasks, "task", task, " or ".join(tasks) + " for this model")

@@ -20,7 +20,7 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A stretch of one window between two timestamps.
+    """A sentence or phrase of one window, or what stands between two timestamp tokens.
 
     start_s, end_s: seconds from the window's start, inside the window. tokens: text token ids.
     avg_logprob, no_speech_prob and compression_ratio are those of the whole window, as in openai-whisper.
@@ -44,10 +44,10 @@ class WindowResult:
     language: what is spoken. text_language: of a translation, English; None where what is spoken is written.
     language_probability is None where the language was given or the model knows only one.
     kept_positions of total_positions encoder positions reached the decoder.
-    fallback: None, or what the quality gates made of the window: `dense`, `temperature=0.4`, `loop_cut`,
-        joined with "+" in that order (`temperature=0`: every temperature failed and the greedy text won).
-    resume_s: seconds from the window's start after which nothing was transcribed; None when the text reaches
-        the end.
+    fallback: None, or what the quality gates made of the window: `dense` or `language` (it was asked for its
+        own), `temperature=0.4`, `loop_cut`, joined with "+" in that order (`temperature=0`: every temperature
+        failed and the greedy text won).
+    spoken: when each word was said, seconds from the window's start; empty where nothing was aligned.
     device_s: this window's share of the seconds the device worked, retries included.
     retry_device_s: the part of it that went into decoding again.
     kept: the positions that the first decoding kept, ascending; None for all.
@@ -65,10 +65,10 @@ class WindowResult:
     kept_positions: int
     total_positions: int
     fallback: str | None
-    resume_s: float | None
     device_s: float
     retry_device_s: float = 0.0
     kept: tuple[int, ...] | None = None
+    spoken: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def empty(cls, language: str | None) -> WindowResult:
@@ -76,7 +76,7 @@ class WindowResult:
         return cls(
             text="", segments=(), language=language, text_language=None,
             language_probability=None, avg_logprob=0.0, no_speech_prob=1.0, compression_ratio=0.0,
-            num_tokens=0, kept_positions=0, total_positions=0, fallback=None, resume_s=None, device_s=0.0,
+            num_tokens=0, kept_positions=0, total_positions=0, fallback=None, device_s=0.0,
         )  # fmt: skip
 
     @property

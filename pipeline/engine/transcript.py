@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.decoding.quality_gates import Settled, compression_ratio
-from pipeline.engine.decoding.segments import resume_time, split_spans
 from pipeline.engine.model.whisper import Model
 from pipeline.engine.options import EngineOptions
 from pipeline.engine.results import Segment, WindowResult
 from pipeline.engine.scheduling.work import Work
-from pipeline.engine.timing.alignment import TokenTimes, place_words
+from pipeline.engine.timing.alignment import TokenTimes
+from pipeline.engine.timing.phrases import timed_spans
 
 
 def window_result(
@@ -20,8 +17,6 @@ def window_result(
     """The result of one window. times: of its tokens; None where no words were asked for."""
     decoding, vocabulary = settled.decoding, model.vocabulary
     tokens = [] if settled.is_silent else list(settled.tokens)
-    duration_s = len(work.samples) / SAMPLE_RATE
-    has_times = options.timestamps and not settled.is_silent
     text = vocabulary.decode(tokens)
     text_language = "en" if options.task == "translate" else None
     shared = {
@@ -29,9 +24,22 @@ def window_result(
         "no_speech_prob": decoding.no_speech_prob,
         "compression_ratio": compression_ratio(text),
     }
+    is_aligned = options.timestamps == "alignment"
+    language = text_language or work.language
+    found = timed_spans(tokens, times, model, language, work.samples, is_aligned=is_aligned)
     return WindowResult(
         text=text.strip(),
-        segments=_segments(tokens, times, model, duration_s, text_language or work.language, shared),
+        segments=tuple(
+            Segment(
+                start_s=span.start_s,
+                end_s=span.end_s,
+                text=vocabulary.decode(span.tokens).strip(),
+                tokens=span.tokens,
+                words=words if options.word_timestamps else None,
+                **shared,
+            )
+            for span, words in found
+        ),
         language=work.language,
         text_language=text_language,
         language_probability=work.language_probability,
@@ -39,31 +47,9 @@ def window_result(
         kept_positions=decoding.num_positions,
         total_positions=model.shape.source_positions,
         fallback=settled.fallback,
-        resume_s=resume_time(decoding.tokens, vocabulary, duration_s) if has_times else None,
         device_s=work.device_s,
         retry_device_s=work.retry_device_s,
         kept=work.kept,
+        spoken=tuple((word.start_s, word.end_s) for _, words in found for word in words or ()),
         **shared,
-    )
-
-
-def _segments(
-    tokens: list[int], times: TokenTimes | None, model: Model, duration_s: float, language: str | None,
-    shared: dict[str, Any],
-) -> tuple[Segment, ...]:  # fmt: skip
-    spans = split_spans(tokens, model.vocabulary, duration_s)
-    placed = (
-        [(span, None) for span in spans] if times is None
-        else place_words(spans, tokens, times, model, language)
-    )  # fmt: skip
-    return tuple(
-        Segment(
-            start_s=span.start_s,
-            end_s=span.end_s,
-            text=model.vocabulary.decode(span.tokens).strip(),
-            tokens=span.tokens,
-            words=words,
-            **shared,
-        )
-        for span, words in placed
     )

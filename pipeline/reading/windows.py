@@ -1,24 +1,24 @@
 """Where a recording is cut: windows of at most 30 s over its speech, and cuts between its parts.
 
-A window is one contiguous span of the recording, inner silences kept. Together the windows cover the
-speech exactly once, whatever the voice activity detector says.
+A window is one contiguous span of the recording, inner silences kept, with some of the pauses before and
+after it. Together the windows cover the speech exactly once, whatever the voice activity detector says.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
-from pipeline.engine.audio import SAMPLE_RATE
+from pipeline.engine.audio import SAMPLE_RATE, quiet_middle_s, quietest_s
 
 MAX_WINDOW_S = 30.0
 LONG_ENOUGH_S = 15.0  # a window longer than this ends at a gap longer than MAX_GAP_S
 MAX_GAP_S = 2.0
-STEP = 160  # samples: loudness is looked at in steps of 10 ms
-QUIET_STEPS = 20  # a cut lies in the middle of 200 ms that are as quiet as any
+RUN_UP_S = 1.0  # what a window takes of the pauses before and after its speech
 SPLIT_REACH_S = 10.0  # speech that is too long is split in the last 10 s that fit
 
 Span = tuple[float, float]
@@ -47,7 +47,25 @@ def cut_windows(speech: Sequence[Span], samples: np.ndarray) -> list[Window]:
             windows[-1].append((start_s, end_s))
         else:
             windows.append([(start_s, end_s)])
-    return [Window(start_s=spans[0][0], end_s=spans[-1][1], speech=tuple(spans)) for spans in windows]
+    return _with_room(windows, len(samples) / SAMPLE_RATE)
+
+
+def _with_room(windows: Sequence[Sequence[Span]], duration_s: float) -> list[Window]:
+    """Windows over some speech each, and what they take of the pauses around it, at most half of one.
+
+    A recording of at most 30 s is one window as it is: every window is 30 s long to the model.
+    """
+    if windows and duration_s <= MAX_WINDOW_S:
+        return [Window(start_s=0.0, end_s=duration_s, speech=tuple(chain(*windows)))]
+    middles_s = [(left[-1][1] + right[0][0]) / 2 for left, right in pairwise(windows)]
+    limits_s = pairwise([0.0, *middles_s, duration_s])
+    found = []
+    for spans, (from_s, to_s) in zip(windows, limits_s, strict=False):
+        first_s, last_s = spans[0][0], spans[-1][1]
+        room_s = min(RUN_UP_S, math.floor((MAX_WINDOW_S - (last_s - first_s)) * 50) / 100)  # to 10 ms
+        start_s, end_s = max(from_s, first_s - room_s), min(to_s, last_s + room_s)
+        found.append(Window(start_s=start_s, end_s=end_s, speech=tuple(spans)))
+    return found
 
 
 def _joins(spans: list[Span], start_s: float, end_s: float) -> bool:
@@ -63,7 +81,9 @@ def _short_spans(speech: Sequence[Span], samples: np.ndarray) -> Iterator[Span]:
     for start_s, end_s in speech:
         left_s = start_s
         while end_s - left_s > MAX_WINDOW_S:
-            cut_s = _quietest_s(samples, left_s + MAX_WINDOW_S - SPLIT_REACH_S, left_s + MAX_WINDOW_S)
+            from_s = left_s + MAX_WINDOW_S - SPLIT_REACH_S
+            first, last = (round(time * SAMPLE_RATE) for time in (from_s, left_s + MAX_WINDOW_S))
+            cut_s = from_s + quietest_s(samples[first:last])
             yield left_s, cut_s
             left_s = cut_s
         yield left_s, end_s
@@ -79,33 +99,9 @@ def even_windows(duration_s: float) -> list[Window]:
 def find_cut(minute: np.ndarray) -> float:
     """Where a recording is cut near the middle of a minute of it, in seconds from the minute's start.
 
-    A pure function of the samples, so that both parts find the same cut. The quietest place wins; of
-    places that are about as quiet (3 dB) the one nearest to the middle.
+    A pure function of the samples, so that both parts find the same cut.
 
     Args:
         minute: int16 at 16 kHz, [time].
     """
-    loudness = _loudness(minute)
-    if not len(loudness):
-        return 0.0
-    level = np.floor(10 * np.log10(loudness + 1.0) / 3.0)
-    distance = np.abs(np.arange(len(level)) - len(level) / 2)
-    best = np.lexsort((distance, level))[0]
-    return float((best + QUIET_STEPS // 2) * STEP) / SAMPLE_RATE
-
-
-def _quietest_s(samples: np.ndarray, from_s: float, to_s: float) -> float:
-    first = round(from_s * SAMPLE_RATE)
-    loudness = _loudness(samples[first : round(to_s * SAMPLE_RATE)])
-    return from_s + float((np.argmin(loudness) + QUIET_STEPS // 2) * STEP) / SAMPLE_RATE
-
-
-def _loudness(samples: np.ndarray) -> np.ndarray:
-    """Mean square of every 200 ms, in steps of 10 ms; position i is about step i + 10."""
-    num_steps = len(samples) // STEP
-    if num_steps < QUIET_STEPS:
-        return np.zeros(0)
-    steps = samples[: num_steps * STEP].reshape(num_steps, STEP)
-    power = np.einsum("ij,ij->i", steps, steps, dtype=np.float64) / STEP
-    sums = np.concatenate([[0.0], np.cumsum(power)])
-    return (sums[QUIET_STEPS:] - sums[:-QUIET_STEPS]) / QUIET_STEPS
+    return quiet_middle_s(minute)

@@ -17,16 +17,16 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.dataflow.stages import RoundContext
-from pipeline.longform import (
+from pipeline.engine.options import LANGUAGE_MODES
+from pipeline.longform.placed import (
     PlacedResult,
     PlacedWindow,
-    Transcriber,
     first_pass_logprob,
     placed_windows,
     text_of,
-    transcribe_windows,
     window_seed,
 )
+from pipeline.longform.transcribe import Transcriber, transcribe_windows
 from pipeline.output import attempts, files
 from pipeline.schema import table_of
 from pipeline.search.settings import Condition, Setting
@@ -127,7 +127,7 @@ def _profiles(bench: SearchEngines, windows: Sequence[PlacedWindow], language: s
         return []
     engine = next(iter(bench.engines.values()))
     assert isinstance(engine, TimedEngine)
-    samples, code = [window.samples for window in windows], None if language == "auto" else language
+    samples, code = [window.samples for window in windows], None if language in LANGUAGE_MODES else language
     dense, sparse = engine.profile(samples, level=bench.timed_level, language=code)
     return [{"name": name, "dense_s": dense[name], "sparse_s": sparse[name]} for name in dense]
 

@@ -4,13 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.adaptive.shadow import ShardLevel
 from pipeline.dataflow.transcription import transcribe_shard
 from pipeline.engine import Word
-from pipeline.engine.sparsify.level import Level
-from pipeline.longform import MAX_RESUMES
 from pipeline.schema import SHARD_RESULT
-from tests.fakes import RATE, FakeEngine, audio_table, read_recording, result
+from tests.fakes import FakeEngine, audio_table, read_recording, result
 
 WHOLE = [(0, 10.0, 40.0, [(10.0, 40.0)])]
 
@@ -49,59 +46,20 @@ def test_a_failed_recording_has_no_text_but_a_reason(fake_engine):
     assert row["error_message"] == "b.wav: broken"
 
 
-def test_the_tail_after_an_early_end_is_transcribed_too():
-    answers = iter([result("first", resume_s=20.0), result("second")])
+def test_what_a_halved_window_took_counts_and_its_text_does_not():
+    answers = iter([result("all of it", spoken=((0.5, 1.0),)), result("first"), result("second")])
     engine = FakeEngine(answer=lambda samples, language: next(answers))
     row = run([read_recording()], WHOLE, engine)
     assert row["transcripts"][0]["text"] == "first second"
-    assert [len(windows[0]) for windows, _, _ in engine.calls] == [30 * RATE, 10 * RATE]
-    assert row["transcripts"][0]["segments"][1]["start_s"] == 30.5
-    assert row["measures"]["num_windows"] == 2
+    measures = row["measures"]
+    assert (measures["num_windows"], measures["num_fallback"], measures["device_s"]) == (3, 1, 0.75)
 
 
-@pytest.mark.parametrize(("level", "of_tail"), [
-    (Level(layer=1, share=1.0), Level(layer=1, sparsity=0.0)),
-    (Level(layer=1, sparsity=0.5), Level(layer=1, sparsity=0.5)),
-])  # fmt: skip
-def test_a_tail_is_dense_where_the_job_looks_after_its_loss(level, of_tail):
-    asked = []
-
-    class Noting(FakeEngine):
-        def transcribe(self, windows, *, levels=None, **others):
-            asked.append(levels)
-            return super().transcribe(windows, **others)
-
-    answers = iter([result("first", resume_s=20.0), result("second")])
-    engine = Noting(answer=lambda samples, language: next(answers))
-    chosen = ShardLevel(rung=1, level=level, share=0.0, salt="plan")
-    transcribe_shard(audio_table([read_recording()], WHOLE), engine, language="en", sparsity=chosen)
-    assert asked == [level, of_tail]
-
-
-def test_a_tail_of_silence_is_not_transcribed():
-    engine = FakeEngine(answer=lambda samples, language: result(resume_s=20.0))
-    run([read_recording()], [(0, 10.0, 40.0, [(10.0, 30.9)])], engine)
-    assert len(engine.calls) == 1
-
-
-def test_a_window_is_resumed_four_times_at_most():
-    engine = FakeEngine(answer=lambda samples, language: result(resume_s=2.0))
-    run([read_recording()], WHOLE, engine)
-    assert len(engine.calls) == 1 + MAX_RESUMES
-
-
-def test_a_window_that_ended_at_its_start_is_not_asked_again():
-    engine = FakeEngine(answer=lambda samples, language: result("", resume_s=0.0))
-    run([read_recording()], WHOLE, engine)
-    assert len(engine.calls) == 1
-
-
-def test_the_language_of_a_recording_is_that_of_its_first_window():
+def test_a_row_has_the_language_of_its_recording_and_how_sure_it_was():
     engine = FakeEngine(answer=lambda samples, language: result(language=language or "de"))
-    windows = [(0, 0.0, 30.0, [(0.0, 30.0)]), (0, 30.0, 60.0, [(30.0, 60.0)])]
-    row = run([read_recording()], windows, engine, language="auto")
-    assert [languages for _, languages, _ in engine.calls] == [[None], ["de"]]
-    assert (row["transcripts"][0]["language"], row["transcripts"][0]["language_probability"]) == ("de", 0.9)
+    row = run([read_recording()], WHOLE, engine, language="auto")["transcripts"][0]
+    assert (row["language"], row["language_probability"]) == ("de", 0.9)
+    assert row["languages"] == [{"language": "de", "speech_s": 30.0}]
 
 
 @pytest.mark.parametrize("language", ["auto", "en"])
@@ -114,11 +72,15 @@ def test_a_recordings_own_language_and_prompt_are_used_for_its_windows_alone(lan
     assert sorted(engine.prompts, key=str) == ["Bonjour", None]
 
 
-def test_a_short_first_window_does_not_decide_the_language():
-    engine = FakeEngine()
-    windows = [(0, 0.0, 2.0, [(0.0, 1.0)]), (0, 30.0, 60.0, [(30.0, 60.0)])]
-    run([read_recording()], windows, engine, language="auto")
-    assert len(engine.calls[0][0][0]) == 30 * RATE
+def test_a_row_says_how_much_of_its_recording_is_in_each_language():
+    heard = (("fr", 0.7), ("en", 0.9), ("en", 0.8))
+    answers = iter([result(language=code, language_probability=p) for code, p in heard])
+    engine = FakeEngine(answer=lambda samples, language: next(answers))
+    windows = [(0, n * 10.0, n * 10.0 + 10.0, [(n * 10.0, n * 10.0 + 6.0)]) for n in range(3)]
+    row = run([read_recording()], windows, engine, language="each")["transcripts"][0]
+    assert (row["language"], row["language_probability"]) == ("en", 0.9)
+    assert row["languages"] == [{"language": "en", "speech_s": 12.0}, {"language": "fr", "speech_s": 6.0}]
+    assert [segment["language"] for segment in row["segments"]] == ["fr", "en", "en"]
 
 
 def test_seeds_depend_on_recording_and_offset_alone():

@@ -58,7 +58,9 @@ def test_a_window_is_contiguous_and_at_most_30_seconds(spans):
     windows = cut_windows(spans, noise(spans[-1][1] if spans else 0.0))
     for window in windows:
         assert 0 < window.end_s - window.start_s <= MAX_WINDOW_S + 1e-9
-        assert (window.start_s, window.end_s) == (window.speech[0][0], window.speech[-1][1])
+        assert window.start_s <= window.speech[0][0]
+        assert window.end_s >= window.speech[-1][1] - 1e-4  # noise of whole samples
+        assert round(window.end_s * RATE) - round(window.start_s * RATE) <= MAX_WINDOW_S * RATE
     for left, right in pairwise(windows):
         assert left.end_s <= right.start_s
 
@@ -68,8 +70,9 @@ def test_a_window_is_contiguous_and_at_most_30_seconds(spans):
 def test_a_window_grows_as_far_as_the_rule_allows(spans):
     windows = cut_windows(spans, noise(spans[-1][1] if spans else 0.0))
     for left, right in pairwise(windows):
-        too_long = right.speech[0][1] - left.start_s > MAX_WINDOW_S
-        gap = right.start_s - left.end_s > MAX_GAP_S and left.end_s - left.start_s > LONG_ENOUGH_S
+        first_s, last_s = left.speech[0][0], left.speech[-1][1]
+        too_long = right.speech[0][1] - first_s > MAX_WINDOW_S
+        gap = right.speech[0][0] - last_s > MAX_GAP_S and last_s - first_s > LONG_ENOUGH_S
         assert too_long or gap
 
 
@@ -78,6 +81,22 @@ def test_a_gap_over_two_seconds_ends_only_a_long_window():
     assert len(cut_windows([(0, 5), (9, 12)], quiet)) == 1
     assert len(cut_windows([(0, 16), (18.5, 20)], quiet)) == 2
     assert len(cut_windows([(0, 16), (17.5, 20)], quiet)) == 1
+
+
+def test_a_window_takes_up_to_a_second_of_the_pauses_around_it():
+    windows = cut_windows([(3.0, 20.0), (23.0, 40.0), (40.5, 55.0)], noise(60))
+    assert [(w.start_s, w.end_s) for w in windows] == [(2.0, 21.0), (22.0, 40.25), (40.25, 56.0)]
+
+
+def test_a_window_gives_up_room_before_speech():
+    (first, _) = cut_windows([(1.0, 15.0), (15.5, 30.5), (40.0, 41.0)], noise(50))
+    assert (first.start_s, first.end_s) == (0.75, 30.75)
+
+
+def test_a_short_recording_is_one_window_as_it_is():
+    (window,) = cut_windows([(2.0, 18.0), (21.0, 22.0)], noise(25))
+    assert (window.start_s, window.end_s, window.speech) == (0.0, 25.0, ((2.0, 18.0), (21.0, 22.0)))
+    assert cut_windows([], noise(25)) == []
 
 
 def test_long_speech_is_split_where_it_is_quietest():

@@ -18,7 +18,7 @@ DENSE_TEXT = "the heron slept beside a river under tall green trees"
 class Levelled(FakeEngine):
     """Says less the sparser it is, at the price of the positions that it keeps."""
 
-    def transcribe(self, windows, *, languages=None, seeds=None, levels=None):
+    def transcribe(self, windows, *, languages=None, are_guesses=False, seeds=None, levels=None):
         self.calls.append((list(windows), levels))
         words = DENSE_TEXT.split()
         if levels is None:

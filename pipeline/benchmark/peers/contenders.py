@@ -40,7 +40,7 @@ class Ours:
 
     def __init__(self, setting: CaseSetup, *, dtype: str, sparsity: float = 0.0, layer: int = LAYER) -> None:
         options = EngineOptions(
-            timestamps=False,
+            timestamps="none",
             max_new_tokens=setting.num_tokens,
             sparsity=sparsity,
             sparsify_layer=layer,

@@ -70,6 +70,5 @@ def _result(device_s: float) -> WindowResult:
         kept_positions=1500,
         total_positions=1500,
         fallback=None,
-        resume_s=None,
         device_s=device_s,
     )

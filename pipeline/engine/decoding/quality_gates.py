@@ -1,8 +1,8 @@
 """Quality gates: what is wrong with a decoding, which retries it gets, and which of them is kept.
 
 A window that fails is decoded again dense if it was sparse (its level may ask for surer text than the gates
-do), then at rising temperatures until one passes; if none does, the best mean log-probability wins. A loop
-that survives is cut at its second round.
+do), in its own language if it was given one that is a guess, then at rising temperatures until one passes; if
+none does, the best mean log-probability wins. A loop that survives is cut at its second round.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ def settle(
     num_positions: int,
     sounding: Sequence[Tensor],
     floors: Sequence[float | None],
+    asks_languages: bool = False,
 ) -> list[Settled]:
     """Retries what fails, all failing windows together, and picks one decoding for each window.
 
@@ -114,9 +115,11 @@ def settle(
     sounding: where each window sounds, as `judge` takes it.
     floors: the mean log-probability that a window's first decoding must reach where it is sparse; None for
         that of all decodings.
+    asks_languages: what fails is decoded again at temperature 0, dense, before the temperature rises.
     """
     tried = [[decoding] for decoding in first]
-    ladders = [_ladder(decoding.num_positions < num_positions) for decoding in first]
+    openings = [_opening(decoding.num_positions < num_positions, asks_languages) for decoding in first]
+    ladders = [((0.0,) if opening else ()) + TEMPERATURES for opening in openings]
     failing = list(range(len(first)))
 
     def passes(index: int) -> bool:
@@ -130,9 +133,16 @@ def settle(
         for index, decoding in zip(failing, retry(failing, temperatures), strict=True):
             tried[index].append(decoding)
     return [
-        _settle_one(decodings, vocabulary, where, is_sparse=decodings[0].num_positions < num_positions)
-        for decodings, where in zip(tried, sounding, strict=True)
+        _settle_one(decodings, vocabulary, where, opening)
+        for decodings, where, opening in zip(tried, sounding, openings, strict=True)
     ]
+
+
+def _opening(is_sparse: bool, asks_languages: bool) -> str | None:
+    """What is done again at temperature 0 before the temperature rises."""
+    if is_sparse:
+        return "dense"
+    return "language" if asks_languages else None
 
 
 def _floor(tried: Sequence[Decoding], floor: float | None, num_positions: int) -> float:
@@ -141,18 +151,14 @@ def _floor(tried: Sequence[Decoding], floor: float | None, num_positions: int) -
     return max(floor, MIN_AVG_LOGPROB) if is_first_sparse and floor is not None else MIN_AVG_LOGPROB
 
 
-def _ladder(is_sparse: bool) -> tuple[float, ...]:
-    return ((0.0,) if is_sparse else ()) + TEMPERATURES
-
-
 def _settle_one(
-    tried: list[Decoding], vocabulary: Vocabulary, sounding: Tensor, *, is_sparse: bool
+    tried: list[Decoding], vocabulary: Vocabulary, sounding: Tensor, opening: str | None
 ) -> Settled:
     kept, verdict = tried[-1], judge(tried[-1], vocabulary, sounding)
     if not verdict.passed:
-        kept = max(tried[1:] if is_sparse else tried, key=lambda decoding: decoding.avg_logprob)
-    marks = ["dense"] if is_sparse and len(tried) > 1 else []
-    if len(tried) > (2 if is_sparse else 1):
+        kept = max(tried[1:] if opening else tried, key=lambda decoding: decoding.avg_logprob)
+    marks = [opening] if opening and len(tried) > 1 else []
+    if len(tried) > (2 if opening else 1):
         marks.append(f"temperature={kept.task.temperature:g}")
     tokens = cut_loops(kept.tokens, vocabulary)
     if len(tokens) < len(kept.tokens):

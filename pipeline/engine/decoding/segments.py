@@ -1,7 +1,8 @@
-"""Decoded tokens to segments with times and text, and to the place where decoding stopped."""
+"""Decoded timestamp tokens to segments with times and text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.engine.audio import POSITION_S
@@ -17,7 +18,7 @@ class Span:
     tokens: tuple[int, ...]
 
 
-def split_spans(tokens: list[int], vocabulary: Vocabulary, duration_s: float) -> list[Span]:
+def split_spans(tokens: Sequence[int], vocabulary: Vocabulary, duration_s: float) -> list[Span]:
     """Cuts at timestamp tokens; text that no timestamp closes ends with the window. Empty spans are left out.
 
     tokens: without prompt and end token. duration_s: times past the window's samples are cut back to it.
@@ -36,17 +37,6 @@ def split_spans(tokens: list[int], vocabulary: Vocabulary, duration_s: float) ->
     if text:
         spans.append(Span(start_s=start_s, end_s=duration_s, tokens=tuple(text)))
     return spans
-
-
-def resume_time(tokens: list[int], vocabulary: Vocabulary, duration_s: float) -> float | None:
-    """Seconds from which the rest of the window was not transcribed, or None when nothing is left.
-
-    A pair of timestamps at the end opens a segment that was not decoded; a single one says that no speech
-    follows (openai/whisper transcribe.py, `single_timestamp_ending`).
-    """
-    is_pair = len(tokens) >= 2 and all(map(vocabulary.is_time, tokens[-2:]))
-    time_s = _seconds(tokens[-1], vocabulary) if is_pair else duration_s
-    return time_s if time_s < duration_s else None
 
 
 def _seconds(token: int, vocabulary: Vocabulary) -> float:

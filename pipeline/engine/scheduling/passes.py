@@ -22,7 +22,8 @@ class Passes:
 
     def __init__(self, model: Model, options: EngineOptions, *, batch_size: int) -> None:
         self._model, self._options = model, options
-        self._rules = Rules(model.vocabulary, model.device, timestamps=options.timestamps)
+        self._has_times = options.timestamps == "tokens"
+        self._rules = Rules(model.vocabulary, model.device, timestamps=self._has_times)
         self._previous = self.encode_prompt(options.initial_prompt or None) or ()
         self._encoding = WindowEncoder(model)
         self._scheduler = Scheduler(
@@ -70,7 +71,7 @@ class Passes:
 
     def _task(self, index: int, work: Work, settings: Pass) -> Task:
         start = self._model.vocabulary.start_sequence(
-            work.language, self._options.task, timestamps=self._options.timestamps
+            work.language, self._options.task, timestamps=self._has_times
         )
         previous = self._previous if work.previous is None else work.previous
         prompt = (*previous, *start)

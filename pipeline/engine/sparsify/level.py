@@ -58,8 +58,8 @@ class Level:
         return self.sparsity == 0.0
 
     @property
-    def of_tails(self) -> Level:
-        """The level of what a window's text left over: with `share` dense, so that none is lost twice."""
+    def of_halves(self) -> Level:
+        """The level of a window cut in two: with `share` dense, so that speech is not left out twice."""
         return self if self.share is None else Level(layer=self.layer, sparsity=0.0)
 
     def check(self, *, num_layers: int, num_positions: int) -> None:

@@ -1,10 +1,8 @@
-"""Tokens to segments and the place to go on from."""
+"""Timestamp tokens to segments."""
 
 from __future__ import annotations
 
-import pytest
-
-from pipeline.engine.decoding.segments import resume_time, split_spans
+from pipeline.engine.decoding.segments import split_spans
 from tests.engine.decoding.test_rules import VOCABULARY
 
 TIME = VOCABULARY.first_timestamp
@@ -33,18 +31,3 @@ def test_times_in_the_padding_are_cut_back_to_the_samples():
 
 def test_a_window_without_text_has_no_segments():
     assert spans_of([TIME, TIME + 5]) == []
-
-
-@pytest.mark.parametrize(
-    ("tokens", "expected"),
-    [
-        ([TIME, 1, TIME + 5, TIME + 5], 0.1),  # a pair at the end opens a segment that was not decoded
-        ([TIME, 1, TIME + 5], None),  # a single one says that nothing follows
-        ([TIME, 1, TIME + 5, TIME + 5, 2], None),  # the text reaches the end
-        ([1, 2], None),
-        ([], None),
-        ([TIME, 1, TIME + 11, TIME + 11], None),  # at the end of the samples
-    ],
-)
-def test_decoding_goes_on_from_a_final_pair_before_the_end(tokens, expected):
-    assert resume_time(tokens, VOCABULARY, 0.2) == expected

@@ -14,6 +14,7 @@ from pipeline.engine.model.snapshot import DEMO_FOLDER
 from pipeline.engine.scheduling.work import Pass, Work
 from tests.engine.conftest import LARGE_V3, MINI, MINI_EN, TINY, TINY_EN, make_speechlike
 
+HOW = {False: "none", True: "tokens"}
 LENGTHS_S = [30.0, 7.3, 21.0]
 
 
@@ -57,7 +58,7 @@ def languages_of(kind: Kind) -> dict[str, str]:
 def test_greedy_tokens_of_the_real_shapes_equal_those_of_generate(model_folder, kind, timestamps):
     folder = model_folder(kind)
     windows = [make_speechlike(seconds, seed) for seed, seconds in enumerate(LENGTHS_S[:2])]
-    engine = Engine.load(folder, options=EngineOptions(timestamps=timestamps, max_new_tokens=12))
+    engine = Engine.load(folder, options=EngineOptions(timestamps=HOW[timestamps], max_new_tokens=12))
     theirs = decode_with_transformers(
         folder, windows, return_timestamps=timestamps, max_new_tokens=12, **languages_of(kind)
     )
@@ -70,7 +71,7 @@ def test_greedy_tokens_of_the_real_shapes_equal_those_of_generate(model_folder, 
 def test_greedy_tokens_of_many_seeds_equal_those_of_generate(model_folder, kind, timestamps, seed):
     folder = model_folder(kind, seed)
     windows = [make_speechlike(seconds, seed * 10 + n) for n, seconds in enumerate(LENGTHS_S)]
-    engine = Engine.load(folder, options=EngineOptions(timestamps=timestamps, max_new_tokens=60))
+    engine = Engine.load(folder, options=EngineOptions(timestamps=HOW[timestamps], max_new_tokens=60))
     theirs = decode_with_transformers(
         folder, windows, return_timestamps=timestamps, max_new_tokens=60, **languages_of(kind)
     )
@@ -80,7 +81,7 @@ def test_greedy_tokens_of_many_seeds_equal_those_of_generate(model_folder, kind,
 def test_the_comparison_meets_ends_timestamps_and_the_token_limit(model_folder):
     tokens, limit = [], 60
     for seed in range(3):
-        options = EngineOptions(timestamps=True, max_new_tokens=limit)
+        options = EngineOptions(timestamps="tokens", max_new_tokens=limit)
         engine = Engine.load(model_folder(MINI, seed), options=options)
         windows = [make_speechlike(seconds, seed * 10 + n) for n, seconds in enumerate(LENGTHS_S)]
         tokens += decode_with_engine(engine, windows, "en")
@@ -93,7 +94,7 @@ def test_the_comparison_meets_ends_timestamps_and_the_token_limit(model_folder):
 def test_slots_refilled_in_any_number_give_the_same_tokens(model_folder, batch_size):
     folder = model_folder(MINI, 1)
     windows = [make_speechlike(3.0 + n, n) for n in range(7)]
-    options = {"timestamps": True, "max_new_tokens": 40}
+    options = {"timestamps": "tokens", "max_new_tokens": 40}
     alone = decode_with_engine(
         Engine.load(folder, options=EngineOptions(batch_size=7, **options)), windows, "en"
     )
@@ -105,7 +106,7 @@ def test_slots_refilled_in_any_number_give_the_same_tokens(model_folder, batch_s
 def test_an_initial_prompt_equals_prompt_ids_of_generate(model_folder, timestamps):
     folder = model_folder(MINI)
     prompt = "hello hello"
-    options = EngineOptions(initial_prompt=prompt, timestamps=timestamps, max_new_tokens=40)
+    options = EngineOptions(initial_prompt=prompt, timestamps=HOW[timestamps], max_new_tokens=40)
     engine = Engine.load(folder, options=options)
     ids = engine._model.vocabulary.encode_prompt(prompt, 224)
     windows = [make_speechlike(9.0, 1), make_speechlike(4.0, 2)]
@@ -146,7 +147,7 @@ def test_a_long_prompt_keeps_its_end_and_at_most_half_the_context(model_folder):
 
 
 def test_without_a_limit_the_text_stops_at_the_decoders_last_position(model_folder):
-    engine = Engine.load(model_folder(MINI, 2), options=EngineOptions(timestamps=False))
+    engine = Engine.load(model_folder(MINI, 2), options=EngineOptions(timestamps="none"))
     task = engine._passes._task(0, Work(samples=make_speechlike(2, 0), seed=0, language="en"), Pass())
     assert len(task.prompt) + task.max_new_tokens == 448
 
@@ -174,7 +175,7 @@ def test_detected_languages_equal_those_of_transformers(model_folder, kind):
 @pytest.mark.parametrize("timestamps", [False, True])
 def test_greedy_tokens_of_the_bundled_model_equal_those_of_generate(timestamps):
     windows = [make_speechlike(seconds, seed) for seed, seconds in enumerate(LENGTHS_S)]
-    engine = Engine.load("demo", options=EngineOptions(timestamps=timestamps, max_new_tokens=200))
+    engine = Engine.load("demo", options=EngineOptions(timestamps=HOW[timestamps], max_new_tokens=200))
     theirs = decode_with_transformers(
         DEMO_FOLDER,
         windows,

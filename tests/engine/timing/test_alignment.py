@@ -45,7 +45,9 @@ def test_words_spell_their_segments_and_go_forward_inside_the_window(load, spars
         assert edges == sorted(edges)
         assert all(0 <= time <= len(samples) / 16000 for time in edges)
         assert all(0 <= word.probability <= 1 for word in words)
+        assert result.spoken == tuple((word.start_s, word.end_s) for word in words)
         for segment in result.segments:
+            assert (segment.start_s, segment.end_s) == (segment.words[0].start_s, segment.words[-1].end_s)
             assert "".join(word.word for word in segment.words).strip() == segment.text
 
 

@@ -1,0 +1,169 @@
+"""The windows of a shard through the engine: each recording in its language, and no speech left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from pipeline.engine.options import LANGUAGE_MODES
+from pipeline.longform.coverage import halves, leaves_out_speech
+from pipeline.longform.languages import following, languages_of, most_spoken, surer
+from pipeline.longform.placed import PlacedResult, PlacedWindow, Root, window_seed
+
+if TYPE_CHECKING:
+    from pipeline.engine.results import WindowResult
+    from pipeline.engine.sparsify.level import Level
+
+MAX_HALVINGS = 3  # a window of 30 s then ends as eight at most
+
+
+class Transcriber(Protocol):
+    """What this module needs of an engine."""
+
+    model_name: str
+    device: str
+
+    def transcribe(
+        self,
+        windows: Sequence[np.ndarray],
+        *,
+        languages: Sequence[str | None] | None = None,
+        are_guesses: bool = False,
+        seeds: Sequence[int] | None = None,
+        levels: Level | Sequence[Level | None] | None = None,
+        prompts: Sequence[str | None] | None = None,
+    ) -> list[WindowResult]:
+        """One result per window, in order; `levels` and `prompts` None are what the engine was made for."""
+        ...
+
+
+def transcribe_windows(
+    windows: Sequence[PlacedWindow],
+    recordings: Sequence[Mapping[str, Any]],
+    engine: Transcriber,
+    language: str | Mapping[Root, str | None],
+    level: Level | None = None,
+) -> list[PlacedResult]:
+    """The texts of all windows in the order of time.
+
+    Results without text are among them: of windows that were decoded again, for what that took.
+
+    recordings: rows of `READ_RECORDING`; the language and the prompt of one come before what is asked of all.
+    language: a code, `auto` (each recording has one), `each` (each window has one), or the code of each
+    window by its root. level: how sparse they are; None: as the engine was made.
+    """
+    ask = _EngineAtLevel(recordings, engine, level)
+    ask_halves = _EngineAtLevel(recordings, engine, None if level is None else level.of_halves)
+    known: dict[int, str | None] = {}
+
+    def given(window: PlacedWindow) -> str | None:
+        own = recordings[window.recording].get("language")
+        if own is not None or language in LANGUAGE_MODES:
+            return own
+        return language if isinstance(language, str) else language[window.root]
+
+    def decode_halves(windows: Sequence[PlacedWindow]) -> list[PlacedResult]:
+        free = [window for window in windows if window.recording in known]
+        fixed = [window for window in windows if window.recording not in known]
+        return ask_halves.own_language(free, known) + ask_halves(fixed, list(map(given, fixed)))
+
+    free = [window for window in windows if language == "auto" and given(window) is None]
+    results, found = _in_their_languages(free, ask)
+    known |= found
+    fixed = [window for window in windows if window.recording not in known]
+    results += ask(fixed, list(map(given, fixed)))
+    return _ordered(_complete(results, decode_halves))
+
+
+def _ordered(results: Sequence[PlacedResult]) -> list[PlacedResult]:
+    """In the order of time; of those that start together, in the order they were made."""
+    return sorted(results, key=lambda done: (done.window.recording, done.window.start_s))
+
+
+def _in_their_languages(
+    windows: Sequence[PlacedWindow], ask: _EngineAtLevel
+) -> tuple[list[PlacedResult], dict[int, str | None]]:
+    """Each recording in the language of its windows with the most speech, but where another is surer.
+
+    A window that fails the gates is asked for its own language, and those after it are tried in that.
+    Returns the languages of the recordings too.
+    """
+    asked = most_spoken(windows)
+    heard = ask(asked, [None] * len(asked))
+    known = languages_of(heard)
+    results = ask.agreed(heard, known)
+    chosen = {id(window) for window in asked}
+    rest = [window for window in windows if id(window) not in chosen]
+    results += ask(rest, [known[window.recording] for window in rest], are_guesses=True)
+    changed = list(following(_ordered(results), known))
+    kept = {id(done) for done, _ in changed}
+    return [done for done in results if id(done) not in kept] + ask.again(changed), known
+
+
+def _complete(
+    results: Sequence[PlacedResult], decode: Callable[[Sequence[PlacedWindow]], list[PlacedResult]]
+) -> list[PlacedResult]:
+    """All results, and where one leaves speech out, those of the halves of its window in its place."""
+    complete, pending = [], list(results)
+    for _ in range(MAX_HALVINGS):
+        cut = [(done, halves(done.window) if leaves_out_speech(done) else None) for done in pending]
+        complete += [done if pair is None else done.set_aside("halved") for done, pair in cut]
+        pending = decode([half for _, pair in cut for half in pair or ()])
+    return complete + pending
+
+
+@dataclass(frozen=True)
+class _EngineAtLevel:
+    """The engine, asked about windows of some recordings at one level."""
+
+    recordings: Sequence[Mapping[str, Any]]
+    engine: Transcriber
+    level: Level | None
+
+    def __call__(
+        self,
+        windows: Sequence[PlacedWindow],
+        languages: Sequence[str | None],
+        *,
+        are_guesses: bool = False,
+    ) -> list[PlacedResult]:
+        if not windows:
+            return []
+        results = self.engine.transcribe(
+            [window.samples for window in windows],
+            languages=languages,
+            are_guesses=are_guesses,
+            seeds=[window_seed(self.recordings[window.recording], window.start_s) for window in windows],
+            levels=self.level,
+            **self._prompts(windows),
+        )
+        return [PlacedResult(window=w, result=r) for w, r in zip(windows, results, strict=True)]
+
+    def _prompts(self, windows: Sequence[PlacedWindow]) -> dict[str, Any]:
+        """The prompts of manifests, where there are any."""
+        prompts = [self.recordings[window.recording].get("prompt") for window in windows]
+        return {"prompts": prompts} if any(prompts) else {}
+
+    def own_language(
+        self, windows: Sequence[PlacedWindow], known: Mapping[int, str | None]
+    ) -> list[PlacedResult]:
+        """Windows in their own language, or in their recording's where that is surer."""
+        return self.agreed(self(windows, [None] * len(windows)), known)
+
+    def agreed(self, heard: Sequence[PlacedResult], known: Mapping[int, str | None]) -> list[PlacedResult]:
+        """What was heard in the language of its recording, and the rest tried in that."""
+        same = [done for done in heard if done.result.language == known[done.window.recording]]
+        others = [done for done in heard if done.result.language != known[done.window.recording]]
+        return same + self.again([(done, known[done.window.recording]) for done in others])
+
+    def again(self, results: Sequence[tuple[PlacedResult, str | None]]) -> list[PlacedResult]:
+        """Windows decoded again in another language; of both texts the surer one stays."""
+        tried = self([done.window for done, _ in results], [language for _, language in results])
+        found = []
+        for (before, _), after in zip(results, tried, strict=True):
+            better, worse = surer(before, after)
+            found += [worse.set_aside("language"), better]
+        return found
