@@ -11,7 +11,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline import schema
-from pipeline.sources.recording import ERROR_TYPES, PASSING
+from pipeline.sources.locations import SCHEMES
+from pipeline.sources.manifest_fields import FIELD_NAMES
+from pipeline.sources.manifest_lines import MANIFEST_EXTENSIONS
+from pipeline.sources.recording import ERROR_TYPES, MEDIA_RATES, PASSING
+from pipeline.sources.selection import LEFT_BEHIND
 
 ROOT = Path(__file__).parents[1]
 TABLES = {
@@ -51,6 +55,31 @@ def test_the_error_types_are_those_of_the_code():
     archive = (ROOT / "docs" / "archive.md").read_text()
     (passing,) = re.findall(r"^\| (.*) \| failed, and tried again next time \|$", archive, re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", passing)) | {"changed"} == PASSING  # a change has a row of its own
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+def test_the_page_of_inputs_has_the_names_endings_and_patterns_of_the_code():
+    page = (ROOT / "docs" / "inputs.md").read_text()
+    table = page.partition("## Manifests")[2].partition("## ")[0]
+    fields = re.findall(r"^\| (\w+) \| (`.*?`) \|", table, re.MULTILINE)
+    assert {name: tuple(words(names)) for name, names in fields} == FIELD_NAMES
+    endings = re.findall(r"^\| (?:samples|lossless|lossy|video) \| (.*) \|$", page, re.MULTILINE)
+    assert sorted(words(" ".join(endings))) == sorted(MEDIA_RATES)
+    passed_over = page.partition("in any case:\n")[2].partition("; and")[0]
+    assert tuple(words(passed_over)) == LEFT_BEHIND
+    formats = page.partition("| a manifest: ")[2].partition(",")[0]
+    assert {name[1:] for name in words(formats)} == set(MANIFEST_EXTENSIONS)
+    assert set(words(page.partition("\nURLs: ")[2].partition(",")[0])) == {"file", *SCHEMES}
+
+
+def test_the_page_of_inputs_says_of_every_error_type_whether_an_archive_tries_it_again():
+    page = (ROOT / "docs" / "inputs.md").read_text().partition("## `error_type`")[2]
+    table = re.findall(r"^\| `(\w+)` \| .+ \| .+ \| (yes|no) \|$", page, re.MULTILINE)
+    assert [name for name, _ in table] == list(ERROR_TYPES)
+    assert {name for name, again in table if again == "yes"} == PASSING
 
 
 def test_every_error_type_is_raised_somewhere():
