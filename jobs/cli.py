@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import signal
 import sys
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -42,6 +43,9 @@ def run(command: click.Command, name: str) -> NoReturn:
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _stop)
+    for stream in (sys.stdout, sys.stderr):  # what a name holds that they cannot take is escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         answer = command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
@@ -55,8 +59,18 @@ def run(command: click.Command, name: str) -> NoReturn:
     if not isinstance(answer, tuple):  # --help
         sys.exit(OK)
     totals, status = answer
-    print(json.dumps(totals, ensure_ascii=False), flush=True)
+    print(_as_json(totals), flush=True)
     sys.exit(status)
+
+
+def _as_json(totals: dict[str, Any]) -> str:
+    """One line of JSON in the letters that stdout has."""
+    text = json.dumps(totals, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(totals)
+    return text
 
 
 def console(width: int) -> Console:

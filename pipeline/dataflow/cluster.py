@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Collection, Iterator, Sequence
@@ -26,6 +27,8 @@ log = logging.getLogger("earshard")
 MIN_CPUS = 2  # a CPU must be left for the reads beside an actor
 OPEN_HEAD = "EARSHARD_OPEN_HEAD"
 ASK_S = 5.0
+CONNECT_S = 20.0
+MAX_TMPDIR_BYTES = 40  # a socket's path has at most 107, and Ray appends up to 67
 PING_S = 30.0  # Ray gives a node up that has been silent for 15 s
 # Ray ends a worker that was idle for a second when there are more than CPUs, its own actors counted in: on 2
 # cores it then started another for every commit, at 1.6 CPU-s each, and a reader lost its warm decoder.
@@ -53,6 +56,8 @@ def connected() -> Iterator[None]:
     with _own_sigterm():
         try:
             context = _join() if on_cluster() else _start_patiently()
+        except ClusterError:
+            raise
         except Exception as error:  # Ray raises its base class, too
             ray.shutdown()
             raise ClusterError(f"Ray did not start or answer: {one_line(error, slice(1))}") from error
@@ -66,14 +71,36 @@ def connected() -> Iterator[None]:
 def _join() -> Any:
     import ray
 
+    _refuse_dead_address(os.environ["RAY_ADDRESS"])
     settings = boundaries.settings()
     return ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": settings} if settings else None)
+
+
+def _refuse_dead_address(address: str) -> None:
+    """Raise `ClusterError` where nothing listens: Ray itself would ask for minutes."""
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if not host or not port.isdecimal():  # e.g. auto
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise ClusterError(f"RAY_ADDRESS={address}: no Ray answers there: {one_line(error)}") from error
+
+
+def _refuse_long_folder() -> None:
+    """Raise `ClusterError` where the paths of Ray's sockets would be longer than the system allows."""
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) > MAX_TMPDIR_BYTES:
+        raise ClusterError(
+            f"TMPDIR={folder}: too long for the sockets of Ray; give it at most {MAX_TMPDIR_BYTES} bytes"
+        )
 
 
 def _start_patiently() -> Any:
     """Start a Ray, at the second try where a busy machine needs more than the 30 s that Ray gives it."""
     import ray
 
+    _refuse_long_folder()
     try:
         return _start()
     except Exception as error:

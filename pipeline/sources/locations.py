@@ -113,9 +113,9 @@ def _file_path(url: str) -> str:
 def canonical_input(location: str) -> str:
     """An input as it is compared when a job is resumed: however it is spelt, from wherever it is started."""
     if not is_url(location):
-        return os.path.abspath(location)
+        return stored_path(os.path.abspath(location))
     if scheme_of(location) == "file":
-        return os.path.normpath(_file_path(location))
+        return stored_path(os.path.normpath(_file_path(location)))
     return without_secrets(location).rstrip("/")
 
 

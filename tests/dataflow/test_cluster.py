@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.server
+import re
+import socket
 import threading
 from dataclasses import replace
 
@@ -156,6 +158,34 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
         cluster.connected(),
     ):
         pass
+
+
+def test_an_address_where_no_ray_answers_is_one_line_that_names_it(monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    for written in (address, f"ray://{address}"):
+        monkeypatch.setenv("RAY_ADDRESS", written)
+        wanted = f"^RAY_ADDRESS={re.escape(written)}: no Ray answers there: Connection refused$"
+        with pytest.raises(ClusterError, match=wanted), cluster.connected():
+            pass
+
+
+def test_a_folder_too_long_for_the_sockets_of_ray_is_one_line_that_names_the_variable(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster.tempfile, "gettempdir", lambda: "/tmp/" + "x" * 36)
+    wanted = r"^TMPDIR=/tmp/x+: too long .* at most 40 bytes$"
+    with pytest.raises(ClusterError, match=wanted), cluster.connected():
+        pass
+
+
+def test_a_cluster_of_one_cpu_says_what_a_job_needs(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    with pytest.raises(ClusterError, match=r"has 1 CPU; .* needs 2: one reads"):
+        choose_workers(RunOptions(gpus_per_actor=0.0), 1)
 
 
 @pytest.mark.parametrize(("cpus", "actors"), [(2, 1), (2, 2), (4, 3), (5, 8), (16, 30)])

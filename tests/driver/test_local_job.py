@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -49,7 +51,7 @@ def make_folder(folder, **loudness):
 
 
 def run_program(folder, output):
-    command = [sys.executable, "-c", PROGRAM, str(folder), str(output)]
+    command = [sys.executable, "-c", PROGRAM, folder, str(output)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -94,6 +96,21 @@ def test_a_job_that_is_stopped_resumes_and_ends_as_if_undisturbed(tmp_path, monk
     run_here(folder, tmp_path / "out", **small)
     assert {path.name: path.stat().st_mtime_ns for path in metrics.iterdir()}.items() >= committed.items()
     assert texts(tmp_path / "out") == texts(tmp_path / "undisturbed")
+
+
+def test_a_folder_and_a_file_whose_names_are_not_utf_8_are_inputs_like_others(tmp_path):
+    folder = make_folder(tmp_path / "in", plain=5001)
+    shutil.copy(folder / "plain.wav", os.fsencode(folder) + b"/\xe9t\xe9.wav")
+    named = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    folder.rename(named)
+    done = run_program(named, tmp_path / "out")
+    assert done.stdout == "2 0\n", done.stderr
+    assert list(texts(tmp_path / "out").values()) == ["5001", "5001"]
+    assert run_program(named, tmp_path / "out").stdout == "2 0\n"
+    uris = [row["uri"] for row in read_transcripts(str(tmp_path / "out"))]
+    assert uris[-1].endswith("/caf%E9/plain.wav")
+    one = run_program(os.fsencode(named) + b"/\xe9t\xe9.wav", tmp_path / "one")
+    assert one.stdout == "1 0\n", one.stderr
 
 
 @pytest.mark.slow

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
+import sys
 
 import click
 import pytest
@@ -80,3 +84,20 @@ def test_a_fault_of_ours_is_not_hidden():
 def test_failed_rows_are_allowed_up_to_a_share(num_failed, allowed, wanted):
     totals = {"num_recordings": 100, "num_failed": num_failed}
     assert status(totals, RunOptions(max_failed=allowed)) == wanted
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_the_json_line_and_messages_come_whatever_stdout_can_take(encoding):
+    code = (
+        "import click\nfrom jobs import cli\n"
+        "def action():\n"
+        "    click.echo('caf\\udce9 ประเทศ')\n"
+        "    return {'output': 'ausgänge-出力', 'raw': 'caf\\udce9'}, 0\n"
+        "cli.run(click.command()(action), 'job')"
+    )
+    settings = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=settings, check=False)
+    assert done.returncode == 0, done.stderr
+    first, last = done.stdout.splitlines()
+    assert first.startswith(b"caf")
+    assert json.loads(last.decode(encoding)) == {"output": "ausgänge-出力", "raw": "caf\udce9"}
