@@ -135,7 +135,7 @@ def shown_recording(recording: WholeRecording, audio: Audio, page_path: Path) ->
         facts=tuple(_facts(recording)),
         error=shown_text(recording.error_message or "failed") if recording.status != "ok" else None,
         audio=source,
-        offset_s=_offset_s(audio.rows.get(recording.recording_id)),
+        offset_s=clip_offset_s(audio.rows.get(recording.recording_id)),
         note=note,
         language=recording.text_language,
         layout=("two" if len(speakers) == 2 else "more") if has_columns else "one",
@@ -195,8 +195,8 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _offset_s(row: Mapping[str, Any] | None) -> float:
-    """Where a recording begins in its file: 0, unless it is a clip of it."""
+def clip_offset_s(row: Mapping[str, Any] | None) -> float:
+    """Where the recording of a row of PLAN begins in its file: 0, unless it is a clip of it."""
     return parse_clip(row["member"])[0] if row is not None and _is_clip(row) else 0.0
 
 
@@ -215,11 +215,18 @@ def _audio_source(recording: WholeRecording, audio: Audio, page_path: Path) -> t
                 return data, None
         except RecordingError as error:  # the transcript can be read without
             return None, shown_text(str(error))
-    path = local_path(row["uri"])
-    if path is None or (row["member"] is not None and not _is_clip(row)):
+    if (address := linked(row, page_path.parent)) is None:
         where = printable(row["uri"])
         return None, f"The audio is in {where}; a page can play it only if it is embedded."
-    return quote(os.fsencode(os.path.relpath(path, page_path.parent))), None
+    return address, None
+
+
+def linked(row: Mapping[str, Any], folder: Path) -> str | None:
+    """The address of a recording's file for a page in `folder`; None where it is no file of its own."""
+    path = local_path(row["uri"])
+    if path is None or (row["member"] is not None and not _is_clip(row)):
+        return None
+    return quote(os.fsencode(os.path.relpath(path, folder)))
 
 
 def _embedded(row: Mapping[str, Any], max_bytes: int) -> str | None:
