@@ -1,26 +1,31 @@
-"""Write committed transcripts as subtitles, text, tables or manifests."""
+"""Write committed transcripts as subtitles, text, tables, manifests, pages or data sets."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from jobs import cli
 from pipeline.results import exports, player
+from pipeline.results.clips import ClipRules
 from pipeline.results.faults import Faults
 from pipeline.results.recordings import WholeRecording, read_joined, read_plan_rows, read_planned
 from pipeline.results.turns import as_conversation
 
-HTML = "html"
-EMBED_MB = 20.0
-FORMATS = (*exports.FORMATS, HTML)
+HTML, DATASET, WEBDATASET = "html", "dataset", "webdataset"
+FORMATS = (*exports.FORMATS, HTML, DATASET, WEBDATASET)
+OF_CHANNELS = ("merge_channels", "channel_names")
+OF_PAGES = ("one_page", "audio", "embed_mb")
+RULES = tuple(field.name for field in fields(ClipRules))
+OF_DATASETS = ("codec", *RULES)
 
 
-def _channel_names(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
+def _names(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",")) if text else ()
     if not all(names) or len(set(names)) < len(names):
         raise click.BadParameter(f"{text!r}: must be different names with commas between them")
@@ -30,73 +35,129 @@ def _channel_names(_context: click.Context, _parameter: click.Parameter, text: s
 @click.command("export", context_settings=cli.SETTINGS, help=__doc__)
 @click.argument("out")
 @click.option("--format", "kind", required=True, type=click.Choice(FORMATS),
-              help="srt, vtt, txt, tsv, html: a file for each recording; jsonl, nemo: one file.")  # fmt: skip
+              help="srt, vtt, txt, tsv, html: a file for each recording; jsonl, nemo: one file; "
+              "dataset, webdataset: audio and text of segments, as Parquet or tar.")  # fmt: skip
 @click.option("--merge-channels", is_flag=True,
               help="Several channels as a conversation: turns, each with its speaker.")  # fmt: skip
-@click.option("--channel-names", metavar="NAME,NAME", default="", callback=_channel_names,
+@click.option("--channel-names", metavar="NAME,NAME", default="", callback=_names,
               help="What the channels are called.  [default: channel 0,channel 1]")  # fmt: skip
 @click.option("--one-page", is_flag=True, help="html: one page of all recordings.")
-@click.option("--audio", type=click.Choice(["link", "embed", "none"]),
-              help="html: play the file where it lies, or a copy in the page.  [default: link]")  # fmt: skip
-@click.option("--embed-mb", type=click.FloatRange(min=0),
-              help="html: with --audio embed, recordings of more are linked.  [default: 20]")  # fmt: skip
-@click.option("--output", help="Folder to write to.  [default: OUT/export]")
+@click.option("--audio", type=click.Choice(["link", "embed", "none"]), default="link", show_default=True,
+              help="html: play the file where it lies, or a copy in the page.")  # fmt: skip
+@click.option("--embed-mb", type=click.FloatRange(min=0), default=20.0, show_default=True,
+              help="html: with --audio embed, recordings of more are linked.")  # fmt: skip
+@click.option("--codec", type=click.Choice(["flac", "opus"]), default="flac", show_default=True,
+              help="dataset: how audio is stored.")  # fmt: skip
+@click.option("--target-s", type=click.FloatRange(0, 30), default=ClipRules.target_s, show_default=True,
+              help="dataset: join neighbours up to this length; 0: segments stay alone.")  # fmt: skip
+@click.option("--min-s", type=click.FloatRange(min=0), default=ClipRules.min_s, show_default=True,
+              help="dataset: leave out what is shorter.")  # fmt: skip
+@click.option("--max-s", type=click.FloatRange(min=0), default=ClipRules.max_s, show_default=True,
+              help="dataset: leave out what is longer.")  # fmt: skip
+@click.option("--min-logprob", type=float, default=ClipRules.min_logprob, show_default=True,
+              help="dataset: leave out what is less sure.")  # fmt: skip
+@click.option("--max-compression", type=float, default=ClipRules.max_compression, show_default=True,
+              help="dataset: leave out what repeats itself more.")  # fmt: skip
+@click.option("--with-fallback", is_flag=True, help="dataset: take what was decoded again, too.")
+@click.option("--languages", metavar="CODE,CODE", default="", callback=_names,
+              help="dataset: take these alone.  [default: all]")  # fmt: skip
+@click.option("--output", help="Folder to write to.  [default: OUT/export, of a data set OUT/dataset]")
+@click.pass_context
 def export(
-    out: str,
-    kind: str,
-    output: str | None,
-    merge_channels: bool,
-    channel_names: tuple[str, ...],
-    **of_pages: Any,
+    context: click.Context, out: str, kind: str, output: str | None, **given: Any
 ) -> tuple[dict[str, Any], int]:
     """Write what is finished; status 1 where recordings are not, or could not be written."""
-    if kind != HTML and any(of_pages.values()):
-        raise cli.WrongUse("--one-page, --audio and --embed-mb are for --format html")
+    _refuse_options_of_others(context, kind)
+    if kind in (DATASET, WEBDATASET):
+        return _write_dataset(out, kind, output or os.path.join(out, "dataset"), given)
     folder = output or os.path.join(out, "export")
-    planned, faults = read_planned(out), Faults()
-    statuses: list[str] = []
-    joined = (replace(one, channel_names=channel_names) for one in read_joined(out, planned, faults))
-    recordings = _noting(map(as_conversation, joined) if merge_channels else joined, statuses)
+    found = _Found(out)
+    recordings = found.recordings(given["channel_names"], given["merge_channels"])
     if kind == HTML:
-        num_written = _write_pages(out, folder, recordings, faults, **of_pages)
+        num_written = _write_pages(out, folder, recordings, found.faults, given)
     elif kind in exports.FILES:
-        num_written = exports.write_files(folder, kind, recordings, faults)
+        num_written = exports.write_files(folder, kind, recordings, found.faults)
     else:
-        num_written = exports.write_lines(folder, kind, recordings, planned.members, faults)
-    num_unfinished = len(planned.num_parts) - len(statuses)
-    totals = {
-        "output": os.path.abspath(folder),
-        "format": kind,
-        "num_recordings": len(planned.num_parts),
-        "num_written": num_written,
-        "num_failed": statuses.count("failed"),
-        "num_unfinished": num_unfinished,
-        "num_faults": faults.num,
-    }
-    return totals, cli.UNFINISHED if num_unfinished or faults.num else cli.OK
+        num_written = exports.write_lines(folder, kind, recordings, found.planned.members, found.faults)
+    return found.totals(folder, kind, num_written)
+
+
+def _refuse_options_of_others(context: click.Context, kind: str) -> None:
+    """Raise `WrongUse` for an option that does nothing for this format."""
+    is_dataset = kind in (DATASET, WEBDATASET)
+    of_pages = () if kind == HTML else OF_PAGES
+    for name in (*of_pages, *(OF_CHANNELS if is_dataset else OF_DATASETS)):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise cli.WrongUse(f"--{name.replace('_', '-')} does nothing for --format {kind}")
+
+
+@dataclass
+class _Found:
+    """The recordings of an output while they are exported, and what came of them."""
+
+    out: str
+
+    def __post_init__(self) -> None:
+        self.planned, self.faults = read_planned(self.out), Faults()
+        self._statuses: list[str] = []
+
+    def recordings(self, channel_names: tuple[str, ...], merge_channels: bool) -> Iterator[WholeRecording]:
+        """The finished ones, in the form that was asked for."""
+        for one in read_joined(self.out, self.planned, self.faults):
+            self._statuses.append(one.status)
+            named = replace(one, channel_names=channel_names)
+            yield as_conversation(named) if merge_channels else named
+
+    def totals(self, folder: str, kind: str, num_written: int) -> tuple[dict[str, Any], int]:
+        """The JSON line, and the exit status."""
+        num_unfinished = len(self.planned.num_parts) - len(self._statuses)
+        totals = {
+            "output": os.path.abspath(folder),
+            "format": kind,
+            "num_recordings": len(self.planned.num_parts),
+            "num_written": num_written,
+            "num_failed": self._statuses.count("failed"),
+            "num_unfinished": num_unfinished,
+            "num_faults": self.faults.num,
+        }
+        return totals, cli.UNFINISHED if num_unfinished or self.faults.num else cli.OK
 
 
 def _write_pages(
-    out: str,
-    folder: str,
-    recordings: Iterator[WholeRecording],
-    faults: Faults,
-    *,
-    one_page: bool,
-    audio: str | None,
-    embed_mb: float | None,
+    out: str, folder: str, recordings: Iterator[WholeRecording], faults: Faults, given: dict[str, Any]
 ) -> int:
-    max_bytes = int(1e6 * (EMBED_MB if embed_mb is None else embed_mb))
-    played = player.Audio(how=audio or "link", max_bytes=max_bytes, rows=read_plan_rows(out))
-    if one_page:
+    max_bytes = int(1e6 * given["embed_mb"])
+    played = player.Audio(how=given["audio"], max_bytes=max_bytes, rows=read_plan_rows(out))
+    if given["one_page"]:
         return player.write_one_page(folder, recordings, played, faults, os.path.abspath(out))
     return player.write_pages(folder, recordings, played, faults)
 
 
-def _noting(recordings: Iterator[WholeRecording], statuses: list[str]) -> Iterator[WholeRecording]:
-    for recording in recordings:
-        statuses.append(recording.status)
-        yield recording
+def _write_dataset(out: str, kind: str, folder: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    from pipeline.driver.dataset import DatasetRequest, write_dataset
+
+    counts = write_dataset(
+        DatasetRequest(
+            output=out,
+            folder=folder,
+            rules=ClipRules(**{name: given[name] for name in RULES}),
+            codec=given["codec"],
+            container="parquet" if kind == DATASET else "tar",
+        )
+    )
+    left = {
+        name.removeprefix("left: "): num for name, num in sorted(counts.items()) if name.startswith("left: ")
+    }
+    totals = {
+        "output": folder,
+        "format": kind,
+        "num_clips": counts["clips"],
+        "num_segments_taken": counts["taken"],
+        "num_segments_left": sum(left.values()),
+        "left": left,
+        "num_faults": counts["faults"],
+    }
+    return totals, cli.UNFINISHED if counts["faults"] else cli.OK
 
 
 if __name__ == "__main__":

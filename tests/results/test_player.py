@@ -183,7 +183,7 @@ def test_a_page_for_each_recording_or_one_for_all(tmp_path):
 
 def test_options_of_pages_are_refused_for_other_formats(tmp_path):
     out = make_output(tmp_path / "out", [transcript("a.wav")])
-    assert "--format html" in export(out, "srt", "--audio", "embed", status=2)
+    assert "--audio does nothing for --format srt" in export(out, "srt", "--audio", "embed", status=2)
 
 
 def test_one_page_that_cannot_be_made_costs_no_other(tmp_path):
