@@ -27,6 +27,19 @@ def done(fake_engine):
     return transcribe_shard(audio_table(recordings, windows), fake_engine, language="en").to_pylist()[0]
 
 
+def test_an_hour_of_several_channels_is_an_hour_of_audio(fake_engine):
+    channels = [
+        read_recording(channel=channel, duration_s=seconds) for channel, seconds in enumerate((40.0, 50.0))
+    ]
+    others = [
+        read_recording(part=1, duration_s=20.0),
+        read_recording("b.wav", duration_s=None, error_type="corrupt"),
+    ]
+    row = transcribe_shard(audio_table(channels + others, []), fake_engine, language="en").to_pylist()[0]
+    found = shard.metrics_row(0, 1, table_of(TRANSCRIPTS, row["transcripts"]), row["measures"], STAMP)
+    assert found["audio_s"] == 70.0
+
+
 def put(store, done, stamp=STAMP, overflow=NO_OVERFLOW):
     transcripts = shard.with_counts(table_of(TRANSCRIPTS, done["transcripts"]), done["scorable"])
     return commit.commit_shard(store, 7, 1, transcripts, done["measures"], overflow, stamp)
