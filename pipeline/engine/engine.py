@@ -264,7 +264,8 @@ def _batch_size(options: EngineOptions, model: Model) -> int:
     if model.device.type != "cuda":
         return CPU_BATCH
     shape, size = model.shape, model.torch_dtype.itemsize
-    caches = 2 * shape.decoder_layers * (shape.source_positions + shape.target_positions) * shape.dim
+    tokens = options.beam_size * shape.target_positions
+    caches = 2 * shape.decoder_layers * (shape.source_positions + tokens) * shape.dim
     activations = 16 * shape.source_positions * shape.dim  # one layer's qkv, MLP and copies of the input
     waiting = READ_AHEAD * shape.source_positions * shape.dim  # between the phases
     window = caches + activations + waiting

@@ -26,6 +26,7 @@ SELECTORS = (
 )
 OFFERED = ("attention", "stride", "trim")  # of SELECTORS, those worth transcribing with
 MAX_SPARSITY = 0.95
+MAX_BEAMS = 32
 DEFAULT_LAYER = 2
 DEFAULT_SELECTOR = "attention"  # the paper's
 
@@ -58,6 +59,8 @@ class EngineOptions:
         every word, and segments are sentences or phrases. `tokens`: timestamp tokens are decoded with the
         text. `none`: the window is one segment.
     word_timestamps: segments hold their words, with the time of each.
+    beam_size: hypotheses of a window side by side (beam search), 1 for greedy decoding.
+    patience, length_penalty: of beam search, as in openai/whisper; None is 1, and the mean log-probability.
     sparsity: share of encoder positions dropped after layer `sparsify_layer` (1-based), 0 to 0.95.
     selector: the rule that picks the kept positions, a name in `SELECTORS`.
     max_new_tokens: most tokens per window; None is what generation config and decoder positions allow.
@@ -70,6 +73,9 @@ class EngineOptions:
     initial_prompt: str | None = None
     timestamps: Timestamps = "alignment"
     word_timestamps: bool = False
+    beam_size: int = 1
+    patience: float | None = None
+    length_penalty: float | None = None
     sparsity: float = 0.0
     sparsify_layer: int = DEFAULT_LAYER
     selector: str = DEFAULT_SELECTOR
@@ -83,10 +89,21 @@ class EngineOptions:
         require(0.0 <= self.sparsity <= MAX_SPARSITY, "sparsity", self.sparsity, f"0 to {MAX_SPARSITY}")
         require(self.sparsify_layer >= 1, "sparsify_layer", self.sparsify_layer, "1 or more")
         require(self.selector in SELECTORS, "selector", self.selector, ", ".join(SELECTORS))
+        check_beams(self.beam_size, self.patience, self.length_penalty)
         limit, size = self.max_new_tokens, self.batch_size
         require(limit is None or limit >= 1, "max_new_tokens", limit, "None or 1 or more")
         fits = size == "auto" or (isinstance(size, int) and size >= 1)
         require(fits, "batch_size", size, "'auto' or 1 or more")
+
+
+def check_beams(beam_size: int, patience: float | None, length_penalty: float | None) -> None:
+    """Raises WrongValue for a beam search that there is not."""
+    require(1 <= beam_size <= MAX_BEAMS, "beam_size", beam_size, f"1 to {MAX_BEAMS}")
+    for name, value in (("patience", patience), ("length_penalty", length_penalty)):
+        require(value is None or beam_size > 1, name, value, "left out without a beam_size above 1")
+    require(patience is None or 0.0 < patience <= 10.0, "patience", patience, "above 0, at most 10")
+    fits = length_penalty is None or 0.0 <= length_penalty <= 1.0
+    require(fits, "length_penalty", length_penalty, "0 to 1")
 
 
 def check_fits(

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from pipeline.engine import Engine, EngineOptions
-from pipeline.engine.decoding import quality_gates
-from pipeline.engine.decoding.slots import Slots
+from pipeline.engine.decoding import quality_gates, slots
 from pipeline.engine.scheduling.work import Pass, Work
 from tests.engine.conftest import MINI, MINI_EN, make_speechlike
 
@@ -182,7 +181,7 @@ def test_a_sparse_window_that_fails_is_dense_in_the_end(model_folder, monkeypatc
 
 def test_silence_is_an_empty_text(model_folder, monkeypatch):
     engine = Engine.load(model_folder(MINI), options=EngineOptions(max_new_tokens=8))
-    monkeypatch.setattr(Slots, "_no_speech", lambda _, hidden: [0.9] * len(hidden))
+    monkeypatch.setattr(slots, "no_speech_probs", lambda _model, hidden, _starts: [0.9] * len(hidden))
     result = engine.transcribe([make_speechlike(2.0, 0)])[0]  # random weights are always unsure
     assert (result.text, result.segments, result.num_tokens, result.fallback) == ("", (), 0, None)
     assert result.no_speech_prob == 0.9

@@ -13,7 +13,10 @@ from pipeline.engine.model.shape import Shape
 
 
 class SlotCaches:
-    """Per layer: past [slots, heads, tokens, head_dim] and memory [slots, heads, positions, head_dim]."""
+    """Per layer: past [slots * width, heads, tokens, head_dim], memory [slots, heads, positions, head_dim].
+
+    width: rows of tokens in every slot, side by side, which share its memory.
+    """
 
     def __init__(
         self,
@@ -21,15 +24,18 @@ class SlotCaches:
         size: int,
         num_positions: int,
         *,
+        width: int = 1,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        def allocate(length: int) -> list[Tensor]:
-            block = (size, shape.decoder_heads, length, shape.decoder_head_dim)
+        def allocate(rows: int, length: int) -> list[Tensor]:
+            block = (rows, shape.decoder_heads, length, shape.decoder_head_dim)
             return [torch.zeros(block, device=device, dtype=dtype) for _ in range(shape.decoder_layers)]
 
-        self.past_k, self.past_v = allocate(shape.target_positions), allocate(shape.target_positions)
-        self.memory_k, self.memory_v = allocate(num_positions), allocate(num_positions)
+        rows, tokens = size * width, shape.target_positions
+        self.past_k, self.past_v = allocate(rows, tokens), allocate(rows, tokens)
+        self.memory_k, self.memory_v = allocate(size, num_positions), allocate(size, num_positions)
+        self.width = width
 
     @property
     def num_positions(self) -> int:
@@ -45,9 +51,27 @@ class SlotCaches:
     def select(self, rows: Tensor) -> SlotCaches:
         """A copy with some slots only."""
         chosen = object.__new__(SlotCaches)
-        for name, tensors in vars(self).items():
-            setattr(chosen, name, [tensor[rows] for tensor in tensors])
+        chosen.width = self.width
+        of_past = self._rows(rows).flatten()
+        chosen.past_k, chosen.past_v = ([t[of_past] for t in past] for past in (self.past_k, self.past_v))
+        chosen.memory_k = [tensor[rows] for tensor in self.memory_k]
+        chosen.memory_v = [tensor[rows] for tensor in self.memory_v]
         return chosen
+
+    def reorder(self, rows: Tensor, num_keys: int) -> None:
+        """Every row of tokens becomes a copy of the one that is named in its place, as far as `num_keys`."""
+        for tensor in (*self.past_k, *self.past_v):
+            tensor[:, :, :num_keys] = tensor[rows, :, :num_keys]
+
+    def spread(self, slots: Tensor) -> None:
+        """The first row of tokens of some slots is copied to their others."""
+        rows = self._rows(slots)
+        for tensor in (*self.past_k, *self.past_v):
+            tensor[rows[:, 1:]] = tensor[rows[:, :1]]
+
+    def _rows(self, slots: Tensor) -> Tensor:
+        """The rows of tokens of some slots, [slots, width]."""
+        return slots[:, None] * self.width + torch.arange(self.width, device=slots.device)
 
     def prefill(self, rows: Tensor) -> Prefill:
         """The view for the first tokens of some slots."""
@@ -70,14 +94,15 @@ class SlotCaches:
 
 @dataclass(frozen=True, kw_only=True)
 class Prefill:
-    """Several tokens of fresh slots at once: they see only one another."""
+    """Several tokens of fresh slots at once, in their first rows: they see only one another."""
 
     caches: SlotCaches
     rows: Tensor
 
     def attend_past(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.caches.past_k[layer][self.rows, :, : k.shape[2]] = k
-        self.caches.past_v[layer][self.rows, :, : v.shape[2]] = v
+        firsts = self.rows * self.caches.width
+        self.caches.past_k[layer][firsts, :, : k.shape[2]] = k
+        self.caches.past_v[layer][firsts, :, : v.shape[2]] = v
         return attend(q, k, v, causal=True)
 
     def attend_memory(self, layer: int, q: Tensor) -> Tensor:
@@ -113,7 +138,11 @@ class Step:
         return attend(q, keys[:, :, : self.num_keys], values[:, :, : self.num_keys], mask=self.mask)
 
     def attend_memory(self, layer: int, q: Tensor) -> Tensor:
-        return attend(q, self.caches.memory_k[layer], self.caches.memory_v[layer])
+        keys, values = self.caches.memory_k[layer], self.caches.memory_v[layer]
+        if self.caches.width == 1:
+            return attend(q, keys, values)
+        together = q.view(len(keys), self.caches.width, *q.shape[1:]).squeeze(3).transpose(1, 2)
+        return attend(together, keys, values).transpose(1, 2).reshape(q.shape)
 
 
 def _write_rows(cache: Tensor, rows: Tensor, new: Tensor) -> None:

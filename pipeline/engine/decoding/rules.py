@@ -40,6 +40,11 @@ class History:
         """A copy of some rows."""
         return History(**{name: value[rows] for name, value in vars(self).items()})
 
+    def reorder(self, rows: Tensor) -> None:
+        """Every row becomes a copy of the one that is named in its place."""
+        for value in vars(self).values():
+            value.copy_(value[rows])
+
     def write(self, rows: Tensor, other: History) -> None:
         """Overwrites some rows with those of another history."""
         for name, value in vars(self).items():
@@ -72,10 +77,9 @@ class Rules:
         self.restrict(logits, history, first=first)
         tokens = logits.argmax(-1)
         if temperature is not None:
-            tokens = torch.where(temperature > 0, _draw(logits, temperature, draw), tokens)
+            tokens = torch.where(temperature > 0, draw_tokens(logits, temperature, draw), tokens)
         logprobs = logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(-1)
-        if self._timestamps:
-            self._record(tokens, history, first=first)
+        self.record(tokens, history, first=first)
         return tokens, logprobs
 
     def restrict(self, logits: Tensor, history: History, *, first: bool) -> None:
@@ -109,7 +113,10 @@ class Rules:
         text.add_(prefers_time)
         added.add_(prefers_time)
 
-    def _record(self, tokens: Tensor, history: History, *, first: bool) -> None:
+    def record(self, tokens: Tensor, history: History, *, first: bool) -> None:
+        """Brings the history up to date with the tokens that were chosen, int64 [rows]."""
+        if not self._timestamps:
+            return
         is_time = (tokens >= self._first_time) & (tokens < self._after_times)
         if not first:
             history.previous_is_time.copy_(history.last_is_time)
@@ -126,7 +133,7 @@ def _penalty(forbidden: Tensor) -> Tensor:
     return zeros.masked_fill_(forbidden, NEVER)[:, None]
 
 
-def _draw(logits: Tensor, temperature: Tensor, draw: Tensor) -> Tensor:
+def draw_tokens(logits: Tensor, temperature: Tensor, draw: Tensor) -> Tensor:
     """Samples each row by inverting its cumulative distribution at `draw`."""
     scaled = logits / temperature.clamp(min=1e-4)[:, None]
     cumulative = scaled.softmax(-1).cumsum(-1)

@@ -13,6 +13,12 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.decoding.caches import SlotCaches
+from pipeline.engine.decoding.first_step import (
+    likeliest_languages,
+    no_speech_probs,
+    pad_prompts,
+    uniform_draws,
+)
 from pipeline.engine.decoding.graphs import padded_keys, step_graphs
 from pipeline.engine.decoding.rules import History, Rules
 from pipeline.engine.model.whisper import Model
@@ -78,7 +84,8 @@ class Slots:
 
     def __init__(self, model: Model, rules: Rules, *, size: int, num_positions: int) -> None:
         device, max_tokens = model.device, model.shape.target_positions
-        self._decoder, self._vocabulary, self._rules = model.decoder, model.vocabulary, rules
+        self._model, self._decoder, self._rules = model, model.decoder, rules
+        self._vocabulary = model.vocabulary
         self._caches = SlotCaches(model.shape, size, num_positions, device=device, dtype=model.torch_dtype)
         self._tokens = torch.zeros(size, dtype=torch.long, device=device)
         self._positions = torch.zeros(size, dtype=torch.long, device=device)
@@ -113,36 +120,27 @@ class Slots:
         return rows
 
     def detect_languages(self, rows: Tensor) -> list[tuple[str, float]]:
-        """The likeliest language of the windows in loaded slots, and its probability among all.
-
-        One decoder step over `<|startoftranscript|>` alone, as in openai-whisper.
-        """
-        tokens = torch.full((len(rows), 1), self._vocabulary.start, device=rows.device)
-        out = self._decoder(tokens, torch.zeros_like(tokens), self._caches.prefill(rows))
-        ids = torch.tensor(list(self._vocabulary.languages.values()), device=rows.device)
-        best = self._decoder.logits(out[:, 0])[:, ids].softmax(-1).max(-1)
-        codes = self._vocabulary.language_codes
-        return [(codes[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+        """The likeliest language of the windows in loaded slots, and its probability among all."""
+        return likeliest_languages(self._model, self._caches.prefill(rows), len(rows))
 
     def start(self, rows: Tensor, tasks: Sequence[Task]) -> list[Decoding]:
-        """Decodes the first token of the windows in loaded slots; returns those that finished with it.
-
-        All prompts are equally long.
-        """
-        prompts = torch.tensor([task.prompt for task in tasks], device=rows.device)
+        """Decodes the first token of the windows in loaded slots; returns those that finished with it."""
+        prompts, lengths = pad_prompts(tasks, self._vocabulary.end, rows.device)
         places = torch.arange(prompts.shape[1], device=rows.device).expand_as(prompts)
         out = self._decoder(prompts, places, self._caches.prefill(rows))
-        silences = self._no_speech(out[:, tasks[0].start])
+        silences = no_speech_probs(self._model, out, [task.start for task in tasks])
         for number, task, silence in zip(rows.tolist(), tasks, silences, strict=True):
             self._slots[number] = Decoding(
                 task=task, no_speech_prob=silence, num_positions=self._caches.num_positions
             )
-        self._positions[rows] = prompts.shape[1]
-        self._set_sampling(rows, tasks)
+        self._positions[rows] = lengths
+        self._temperature[rows] = torch.tensor([task.temperature for task in tasks], device=rows.device)
+        self._draws[rows] = uniform_draws(tasks, self._draws.shape[1]).to(rows.device)
         started = [self._slots[number] for number in rows.tolist()]
         history = History.create(len(tasks), rows.device)
         is_drawn = self._is_drawn(started)
-        return self._take(started, self._choose(out[:, -1], rows, history, first=True, is_drawn=is_drawn))
+        last = out[torch.arange(len(tasks), device=rows.device), lengths - 1]
+        return self._take(started, self._choose(last, rows, history, first=True, is_drawn=is_drawn))
 
     def step(self) -> list[Decoding]:
         """Decodes one token in every slot; returns the windows that finished with it."""
@@ -211,13 +209,3 @@ class Slots:
         finished = [slot for slot in self.live if slot.is_finished]
         self._slots = [None if slot is None or slot.is_finished else slot for slot in self._slots]
         return finished
-
-    def _set_sampling(self, rows: Tensor, tasks: Sequence[Task]) -> None:
-        self._temperature[rows] = torch.tensor([task.temperature for task in tasks], device=rows.device)
-        for row, task in zip(rows, tasks, strict=True):
-            if task.temperature > 0:
-                generator = torch.Generator().manual_seed(task.seed)
-                self._draws[row] = torch.rand(self._draws.shape[1], generator=generator).to(rows.device)
-
-    def _no_speech(self, hidden: Tensor) -> list[float]:
-        return self._decoder.logits(hidden).softmax(-1)[:, self._vocabulary.no_speech].tolist()

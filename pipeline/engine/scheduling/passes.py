@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from pipeline.engine.decoding.beam_slots import Beams, BeamSlots
 from pipeline.engine.decoding.rules import Rules
 from pipeline.engine.decoding.slots import Decoding, Slots, Task
 from pipeline.engine.model.whisper import Model
@@ -45,10 +46,17 @@ class Passes:
         """Runs something else on the device, between its passes; `works` pay for its time."""
         self._scheduler.run_errand(works, errand)
 
-    def _new_slots(self, number: int, num_positions: int) -> Slots:
-        return Slots(self._model, self._rules, size=number, num_positions=num_positions)
+    def _new_slots(self, number: int, num_positions: int) -> Slots | BeamSlots:
+        if self._options.beam_size == 1:
+            return Slots(self._model, self._rules, size=number, num_positions=num_positions)
+        beams = Beams(
+            size=self._options.beam_size,
+            patience=1.0 if self._options.patience is None else self._options.patience,
+            length_penalty=self._options.length_penalty,
+        )
+        return BeamSlots(self._model, self._rules, size=number, num_positions=num_positions, beams=beams)
 
-    def _start(self, slots: Slots, items: list[Item]) -> list[Decoding]:
+    def _start(self, slots: Slots | BeamSlots, items: list[Item]) -> list[Decoding]:
         """Encodes some windows and starts them in free slots; returns those that finished at once."""
         hidden = self._encoding.encode(items)
         rows = slots.load(hidden)
@@ -62,7 +70,7 @@ class Passes:
             for done in slots.start(rows[some], [tasks[i] for i in some])
         ]
 
-    def _detect(self, slots: Slots, rows: Tensor, works: Sequence[Work]) -> None:
+    def _detect(self, slots: Slots | BeamSlots, rows: Tensor, works: Sequence[Work]) -> None:
         if all(work.language is not None for work in works):
             return
         for work, (language, probability) in zip(works, slots.detect_languages(rows), strict=True):

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 import torch
 
+from pipeline.engine.decoding.beam_slots import BeamSlots
 from pipeline.engine.decoding.slots import Decoding, Slots
 from pipeline.engine.scheduling.encoding import WindowEncoder
 from pipeline.engine.scheduling.queues import Queues
@@ -31,8 +32,8 @@ READ_AHEAD = 4
 # A size is not refilled with windows that arrived this many batches after the oldest of another size.
 PATIENCE = 16
 
-NewSlots = Callable[[int, int], Slots]  # number of slots, positions
-Start = Callable[[Slots, list[Item]], list[Decoding]]
+NewSlots = Callable[[int, int], Slots | BeamSlots]  # number of slots, positions
+Start = Callable[[Slots | BeamSlots, list[Item]], list[Decoding]]
 
 
 class Scheduler:
@@ -48,7 +49,7 @@ class Scheduler:
         self._is_driven = False
         self._queues = Queues()
         # The driving thread's own.
-        self._slots: Slots | None = None
+        self._slots: Slots | BeamSlots | None = None
         self._running: dict[int, Item] = {}
 
     def run(self, works: Sequence[Work], settings: Sequence[Pass]) -> list[Decoding]:
@@ -191,7 +192,7 @@ class Scheduler:
         slots = self._slots
         return slots is not None and slots.num_free >= max(1, slots.size // REFILL_SHARE)
 
-    def _make_room(self, number: int, size: int) -> Slots:
+    def _make_room(self, number: int, size: int) -> Slots | BeamSlots:
         """Slots of a size with `number` free ones."""
         if not self._running and (self._slots is None or (self._slots.size, self._size) != (number, size)):
             self._slots = None  # the old caches go before the new ones come
