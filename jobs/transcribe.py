@@ -44,6 +44,10 @@ from pipeline.output.files import read_transcripts
               help="A code such as en; auto: by recording; each: by window.")  # fmt: skip
 @click.option("--task", default=JobOptions.task, type=click.Choice(TASKS), show_default=True)
 @click.option("--initial-prompt", help="Text put before every window, e.g. names to expect.")
+@click.option("--beam-size", default=1, show_default=True, metavar="N",
+              help="Hypotheses side by side (beam search); 1: greedy decoding.")  # fmt: skip
+@click.option("--patience", type=float, help="It goes on until N times this many ended.  [default: 1]")
+@click.option("--length-penalty", type=float, help="Of beam search, 0 to 1.  [default: mean log-probability]")
 @click.option("--word-timestamps", is_flag=True, help="Store when each word was said.")
 @click.option("--voice-activity", default="on", type=click.Choice(["on", "off"]), show_default=True,
               help="off: consecutive windows of 30 s.")  # fmt: skip

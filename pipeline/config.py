@@ -17,6 +17,8 @@ from pipeline.engine.options import (
     MAX_SPARSITY,
     SELECTORS,
     TASKS,
+    WrongValue,
+    check_beams,
 )
 from pipeline.errors import UserError
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 CHANNELS = ("mix", "split")
 STREAMS = ("first", "all")
 # Options that the first outputs do not name: what is hashed and stored leaves them out at their defaults.
-LATER = {"streams": "first"}
+LATER = {"streams": "first", "beam_size": 1, "patience": None, "length_penalty": None}
 # What is no option of its own, as messages name it.
 NO_OPTIONS = {
     "model_revision": "the revision of --model",
@@ -71,6 +73,9 @@ class JobOptions:
     language: str = "auto"
     task: str = "transcribe"
     initial_prompt: str | None = None
+    beam_size: int = 1
+    patience: float | None = None
+    length_penalty: float | None = None
     word_timestamps: bool = False
     voice_activity: bool = True
     channels: Channels = "mix"
@@ -93,6 +98,10 @@ class JobOptions:
         _require(self.task in TASKS, "task", self.task, " | ".join(TASKS))
         _require(self.channels in get_args(Channels), "channels", self.channels, " | ".join(CHANNELS))
         _require(self.streams in get_args(Streams), "streams", self.streams, " | ".join(STREAMS))
+        try:
+            check_beams(self.beam_size, self.patience, self.length_penalty)
+        except WrongValue as error:
+            raise as_option(error) from error
         _require(
             self.language in LANGUAGE_MODES or re.fullmatch("[a-z]{2,3}", self.language) is not None,
             "language",
@@ -154,6 +163,12 @@ class RunOptions:
     max_failed: float = 0.01
     retry_failed: bool = False
     local: bool | None = None  # in one process, without Ray; None: if it is small and no cluster is there
+
+
+def as_option(error: WrongValue, note: str = "") -> OptionError:
+    """What the engine says of a field, said of the command's option."""
+    name = error.field.replace("_", "-")
+    return OptionError(f"--{name} {error.value}: must be {error.allowed}{note}")
 
 
 def check_positive(option: str, value: float) -> None:

@@ -6,10 +6,12 @@ import pytest
 
 from jobs import options
 from pipeline.adaptive.policy_file import PolicyFile, write_policy
-from pipeline.config import NO_OPTIONS, JobOptions, OptionError
+from pipeline.config import LATER, NO_OPTIONS, JobOptions, OptionError
 from pipeline.engine.sparsify.level import Level
 
-OPTIONS = JobOptions(model="demo", model_revision="r", dtype="float32", engine_version="1", sparsity=0.0)
+OPTIONS = JobOptions(
+    model="demo", model_revision="r", dtype="float32", engine_version="1", sparsity=0.0, beam_size=2
+)
 ADAPTIVE = {"sparsity": "adaptive", "wer_budget": 0.01}
 POLICY = PolicyFile(model="demo", model_revision="r", levels=(Level(share=1.0),), start=1)
 OTHER = {
@@ -17,6 +19,9 @@ OTHER = {
     **{"sparsity": 0.5, "sparsify_layer": 3, "selector": "stride", "language": "de", "task": "translate"},
     **{
         "initial_prompt": "p",
+        "beam_size": 5,
+        "patience": 2.0,
+        "length_penalty": 1.0,
         "word_timestamps": True,
         "voice_activity": False,
         "channels": "split",
@@ -66,6 +71,15 @@ def test_a_difference_names_the_option(name):
 def test_no_message_names_an_option_that_there_is_not():
     message = replace(OPTIONS, model_revision="y").difference(OPTIONS.as_dict())
     assert message == "the revision of --model was r and is now y"
+
+
+def test_options_that_came_later_leave_what_was_before_as_it_was():
+    before = replace(OPTIONS, beam_size=1)
+    stored = {name: value for name, value in before.as_dict().items() if name not in LATER}
+    assert before.as_dict() == stored
+    assert before.difference(stored) is None
+    assert OPTIONS.difference(stored) == "--beam-size was 1 and is now 2"
+    assert before.difference(OPTIONS.as_dict()) == "--beam-size was 2 and is now 1"
 
 
 def test_equal_options_do_not_differ():
@@ -167,4 +181,4 @@ def test_the_rule_is_the_papers_but_for_adaptive_unless_one_is_asked_for(sparsit
 
 def test_a_job_without_options_has_every_default():
     found = JobOptions(model="demo", model_revision="r", dtype="float32", engine_version="1")
-    assert found == with_sparsity("adaptive", None, None, None)
+    assert found == replace(with_sparsity("adaptive", None, None, None), beam_size=1)

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pipeline.benchmark.machine import launch_s, replayed_launch_s
 from pipeline.benchmark.roofline import LaunchCounts
 from pipeline.engine.decoding.rules import Rules
-from pipeline.engine.decoding.slots import Slots, Task
+from pipeline.engine.decoding.slots import Slots
+from pipeline.engine.decoding.tasks import Task
 from pipeline.engine.model.whisper import Model
 
 NUM_SHOWN = 12

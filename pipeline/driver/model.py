@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.adaptive.policy_file import PolicyFile
-from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
+from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions, as_option
 from pipeline.dataflow import workers
 from pipeline.driver.model_cache import fetch_model
 from pipeline.engine import ENGINE_VERSION
@@ -67,8 +67,7 @@ def _check_fits_model(options: JobOptions, snapshot: Snapshot) -> None:
             tasks=vocabulary.task_names,
         )
     except WrongValue as error:
-        name = error.field.replace("_", "-")
-        raise OptionError(f"--{name} {error.value}: must be {error.allowed} ({options.model})") from error
+        raise as_option(error, f" ({options.model})") from error
 
 
 def check_manifest(plan: pa.Table, options: JobOptions) -> None:
@@ -125,6 +124,9 @@ def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) 
     engine_options = EngineOptions(
         task=options.task,
         initial_prompt=options.initial_prompt,
+        beam_size=options.beam_size,
+        patience=options.patience,
+        length_penalty=options.length_penalty,
         word_timestamps=options.word_timestamps,
         sparsity=0.0 if isinstance(options.sparsity, str) else options.sparsity,
         sparsify_layer=options.sparsify_layer,

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.decoding import quality_gates
-from pipeline.engine.decoding.slots import Decoding
+from pipeline.engine.decoding.tasks import Decoding
 from pipeline.engine.model.snapshot import Snapshot, resolve
 from pipeline.engine.model.weights import pick_device, pick_dtype
 from pipeline.engine.model.whisper import Model, load_model

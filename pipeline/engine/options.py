@@ -100,7 +100,7 @@ def check_beams(beam_size: int, patience: float | None, length_penalty: float | 
     """Raises WrongValue for a beam search that there is not."""
     require(1 <= beam_size <= MAX_BEAMS, "beam_size", beam_size, f"1 to {MAX_BEAMS}")
     for name, value in (("patience", patience), ("length_penalty", length_penalty)):
-        require(value is None or beam_size > 1, name, value, "left out without a beam_size above 1")
+        require(value is None or beam_size > 1, name, value, "left out with greedy decoding (beam_size 1)")
     require(patience is None or 0.0 < patience <= 10.0, "patience", patience, "above 0, at most 10")
     fits = length_penalty is None or 0.0 <= length_penalty <= 1.0
     require(fits, "length_penalty", length_penalty, "0 to 1")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.decoding.rules import Rules
-from pipeline.engine.decoding.slots import Slots, Task
+from pipeline.engine.decoding.slots import Slots
+from pipeline.engine.decoding.tasks import Task
 from pipeline.engine.model.encoder import EncoderLayer
 from pipeline.engine.model.whisper import Model
 from pipeline.engine.sparsify.level import Level

@@ -22,7 +22,7 @@ from pipeline.engine.decoding.first_step import (
 )
 from pipeline.engine.decoding.graphs import padded_keys, step_graphs
 from pipeline.engine.decoding.rules import NEVER, History, Rules, draw_tokens
-from pipeline.engine.decoding.slots import Decoding, Task
+from pipeline.engine.decoding.tasks import Decoding, Task
 from pipeline.engine.model.whisper import Model
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pipeline.engine.decoding.caches import Prefill
+from pipeline.engine.decoding.tasks import Task
 from pipeline.engine.model.whisper import Model
-
-if TYPE_CHECKING:
-    from pipeline.engine.decoding.slots import Task
 
 
 def pad_prompts(tasks: Sequence[Task], padding: int, device: torch.device) -> tuple[Tensor, Tensor]:

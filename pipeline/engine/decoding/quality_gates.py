@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.engine.audio import POSITION_S
 from pipeline.engine.decoding.loops import cut_loops, find_loop
 from pipeline.engine.decoding.segments import split_spans
-from pipeline.engine.decoding.slots import Decoding
+from pipeline.engine.decoding.tasks import Decoding
 from pipeline.engine.model.vocabulary import Vocabulary
 
 # openai/whisper transcribe.py, the defaults of transcribe().

@@ -7,7 +7,6 @@ windows that go on; slots may be at different lengths.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,62 +20,8 @@ from pipeline.engine.decoding.first_step import (
 )
 from pipeline.engine.decoding.graphs import padded_keys, step_graphs
 from pipeline.engine.decoding.rules import History, Rules
+from pipeline.engine.decoding.tasks import Decoding, Task
 from pipeline.engine.model.whisper import Model
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One window to decode.
-
-    index: the caller's name for it. prompt: ids before the first new token, and prompt[start] is
-    `<|startoftranscript|>`. temperature: 0 for greedy, else tokens are drawn from `seed`.
-    """
-
-    index: int
-    prompt: tuple[int, ...]
-    start: int
-    max_new_tokens: int
-    temperature: float = 0.0
-    seed: int = 0
-
-
-@dataclass(kw_only=True)
-class Decoding:
-    """What a slot has decoded so far.
-
-    num_positions: encoder positions it looks at. ended: whether the end token came.
-    kept: which of the encoder's positions these are, ascending int64 [num_positions], None for all.
-    hidden: what it looks at, where the pass keeps that, [num_positions, dim].
-    """
-
-    task: Task
-    no_speech_prob: float
-    num_positions: int
-    tokens: list[int] = field(default_factory=list)
-    sum_logprob: float = 0.0
-    ended: bool = False
-    kept: Tensor | None = None
-    hidden: Tensor | None = None
-
-    @property
-    def length(self) -> int:
-        return len(self.task.prompt) + len(self.tokens)
-
-    @property
-    def is_finished(self) -> bool:
-        return self.ended or len(self.tokens) == self.task.max_new_tokens
-
-    @property
-    def avg_logprob(self) -> float:
-        """Mean log-probability of the tokens and the end token, as in openai-whisper."""
-        return self.sum_logprob / (len(self.tokens) + 1)
-
-    def take(self, token: int, logprob: float, end: int) -> None:
-        self.sum_logprob += logprob
-        if token == end:
-            self.ended = True
-        else:
-            self.tokens.append(token)
 
 
 class Slots:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pipeline.engine.decoding.beam_slots import Beams, BeamSlots
 from pipeline.engine.decoding.rules import Rules
-from pipeline.engine.decoding.slots import Decoding, Slots, Task
+from pipeline.engine.decoding.slots import Slots
+from pipeline.engine.decoding.tasks import Decoding, Task
 from pipeline.engine.model.whisper import Model
 from pipeline.engine.options import EngineOptions
 from pipeline.engine.scheduling.encoding import WindowEncoder

@@ -20,7 +20,8 @@ from contextlib import contextmanager
 import torch
 
 from pipeline.engine.decoding.beam_slots import BeamSlots
-from pipeline.engine.decoding.slots import Decoding, Slots
+from pipeline.engine.decoding.slots import Slots
+from pipeline.engine.decoding.tasks import Decoding
 from pipeline.engine.scheduling.encoding import WindowEncoder
 from pipeline.engine.scheduling.queues import Queues
 from pipeline.engine.scheduling.work import Call, Item, Pass, Work, charge

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from pipeline.engine.decoding.slots import Decoding
+from pipeline.engine.decoding.tasks import Decoding
 from pipeline.engine.scheduling.prefetch import Prepared
 from pipeline.engine.sparsify.level import Level
 from pipeline.engine.sparsify.phases import Early

@@ -13,7 +13,7 @@ import torch
 from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.decoding.beam_slots import Beams, BeamSlots, Hypotheses
 from pipeline.engine.decoding.rules import History
-from pipeline.engine.decoding.slots import Task
+from pipeline.engine.decoding.tasks import Task
 from pipeline.engine.model.layers import attend
 from pipeline.engine.scheduling.work import Pass, Work
 from pipeline.engine.sparsify.level import Level
@@ -151,7 +151,7 @@ def test_hypotheses_that_have_not_ended_stand_in_where_too_few_have():
     ("options", "message"),
     [
         ({"beam_size": 0}, "beam_size is 0; it may be 1 to 32"),
-        ({"patience": 2.0}, "patience is 2.0; it may be left out without a beam_size above 1"),
+        ({"patience": 2.0}, "patience is 2.0; it may be left out with greedy decoding"),
         ({"length_penalty": 1.0}, "length_penalty is 1.0; it may be left out"),
         ({"beam_size": 5, "patience": 0.0}, "patience is 0.0; it may be above 0"),
         ({"beam_size": 5, "length_penalty": 2.0}, "length_penalty is 2.0; it may be 0 to 1"),

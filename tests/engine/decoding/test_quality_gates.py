@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.benchmark.random_model import build_generation_config, build_tokenizer
 from pipeline.engine.decoding.loops import Loop, cut_loops, find_loop
 from pipeline.engine.decoding.quality_gates import compression_ratio, judge, settle
-from pipeline.engine.decoding.slots import Decoding, Task
+from pipeline.engine.decoding.tasks import Decoding, Task
 from pipeline.engine.model.vocabulary import Vocabulary
 from tests.engine.conftest import MINI
 

@@ -181,7 +181,7 @@ def test_slots_that_grow_and_shrink_while_they_decode_change_no_token(model_fold
 
 
 def start(slots, hidden):
-    from pipeline.engine.decoding.slots import Task
+    from pipeline.engine.decoding.tasks import Task
 
     tasks = [
         Task(index=number, prompt=(50258, 50259, 50359), start=0, max_new_tokens=10 + 9 * number)
