@@ -65,11 +65,7 @@ class Passes:
         tasks = [self._task(item.number, item.work, item.settings) for item in items]
         for item, row in zip(items, hidden, strict=True):
             _keep(item, row)
-        return [
-            done
-            for some in _equally_long(tasks)
-            for done in slots.start(rows[some], [tasks[i] for i in some])
-        ]
+        return slots.start(rows, tasks)
 
     def _detect(self, slots: Slots | BeamSlots, rows: Tensor, works: Sequence[Work]) -> None:
         if all(work.language is not None for work in works):
@@ -98,14 +94,6 @@ class Passes:
         asked = settings.max_new_tokens or self._options.max_new_tokens
         limits = [asked, self._model.vocabulary.max_length, room]
         return min(limit for limit in limits if limit is not None)
-
-
-def _equally_long(tasks: Sequence[Task]) -> list[list[int]]:
-    """The indices of tasks, those whose prompts are equally long together."""
-    groups: dict[int, list[int]] = {}
-    for index, task in enumerate(tasks):
-        groups.setdefault(len(task.prompt), []).append(index)
-    return list(groups.values())
 
 
 def _keep(item: Item, hidden: Tensor) -> None:
