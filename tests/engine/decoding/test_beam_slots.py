@@ -74,7 +74,9 @@ def plain_beam_search(engine: Engine, window, beams: Beams, max_new_tokens: int)
 @pytest.mark.parametrize("beam_size", [2, 5])
 @torch.inference_mode()
 def test_windows_side_by_side_are_decoded_as_each_by_a_plain_search(model_folder, beam_size, settings):
-    options = EngineOptions(beam_size=beam_size, max_new_tokens=12, batch_size=2, **settings)
+    options = EngineOptions(
+        beam_size=beam_size, timestamps="tokens", max_new_tokens=12, batch_size=2, **settings
+    )
     engine = Engine.load(model_folder(MINI, 1), options=options)
     windows = [make_speechlike(seconds, n) for n, seconds in enumerate((3.0, 9.0, 5.0))]
     beams = Beams(**{"size": beam_size, "patience": 1.0, "length_penalty": None, **settings})
@@ -166,24 +168,23 @@ WEIGHTS = os.environ.get("EARSHARD_WEIGHTS")
 
 
 @pytest.mark.skipif(WEIGHTS is None, reason="EARSHARD_WEIGHTS names no folder with whisper-base")
-@pytest.mark.parametrize("timestamps", [False, True])
-def test_short_windows_are_decoded_as_by_transformers(timestamps):
+@pytest.mark.skipif("EARSHARD_SPEECH" not in os.environ, reason="EARSHARD_SPEECH names no set of recordings")
+def test_short_windows_are_decoded_as_by_transformers():
+    """Without timestamps: transformers ranks by log-probabilities from before the timestamp rules."""
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-    folder = Path(WEIGHTS) / "whisper-base"
-    windows = real_windows(Path(os.environ["EARSHARD_SPEECH"])) if "EARSHARD_SPEECH" in os.environ else []
-    if not windows:
-        pytest.skip("EARSHARD_SPEECH names no folder with a manifest.jsonl")
-    engine = Engine.load(folder, options=EngineOptions(beam_size=5, timestamps=timestamps))
+    folder, windows = Path(WEIGHTS) / "whisper-base", real_windows(Path(os.environ["EARSHARD_SPEECH"]))
+    assert len(windows) > 3
+    engine = Engine.load(folder, options=EngineOptions(beam_size=5, timestamps="none"))
     model = WhisperForConditionalGeneration.from_pretrained(folder).eval()
     features = WhisperFeatureExtractor.from_pretrained(folder)(
         windows, sampling_rate=16000, return_tensors="pt"
     )
     theirs = model.generate(
         features.input_features, force_unique_generate_call=True, num_beams=5, do_sample=False,
-        language="en", task="transcribe", return_timestamps=timestamps,
+        language="en", task="transcribe", return_timestamps=False,
     ).tolist()  # fmt: skip
-    end, prompt = model.generation_config.eos_token_id, 3 + (not timestamps)
+    end, prompt = model.generation_config.eos_token_id, 4
     ours = decode_with_engine(engine, windows, "en")
     assert ours == [cut_at_end(row[prompt:], end) for row in theirs]
 
