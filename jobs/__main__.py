@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import ast
 import runpy
 import sys
 from pathlib import Path
 
+from pipeline import __version__
+
+FOLDER = Path(__file__).parent
 NOT_JOBS = {"__init__", "__main__", "cli", "options"}
 
 
 def job_names() -> list[str]:
     """The commands there are."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_JOBS)
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_JOBS)
+
+
+def overview() -> str:
+    """Every command with the first sentence of its help. Nothing is imported for it."""
+    lines = [f"  {name:11} {_first_sentence(name)}" for name in job_names()]
+    usage = "usage: earshard COMMAND …        earshard COMMAND --help lists its options"
+    return "\n".join([usage, "", *lines, "", "  --version   the version of earshard"])
+
+
+def _first_sentence(name: str) -> str:
+    text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    return " ".join(text.split()).partition(". ")[0].removesuffix(".")
 
 
 def main() -> None:
     """Run the job that the first argument names; status 2 where it names none."""
-    name = sys.argv[1].replace("-", "_") if len(sys.argv) > 1 else "--help"
-    if name not in job_names():
-        wanted = name in {"--help", "_h", "__help"}
-        print(f"usage: earshard {'|'.join(job_names())} …", file=sys.stdout if wanted else sys.stderr)
-        sys.exit(0 if wanted else 2)
-    sys.argv = [f"earshard {name}", *sys.argv[2:]]
-    runpy.run_module(f"jobs.{name}", run_name="__main__", alter_sys=False)
+    word = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if word == "--version":
+        print(f"earshard {__version__}")
+    elif word in ("--help", "-h", "help"):
+        print(overview())
+    elif (name := word.replace("-", "_")) in job_names():
+        sys.argv = [f"earshard {name}", *sys.argv[2:]]
+        runpy.run_module(f"jobs.{name}", run_name="__main__", alter_sys=False)
+    else:
+        print(f"error: {word}: no such command; must be {' | '.join(job_names())}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

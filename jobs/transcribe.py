@@ -14,6 +14,13 @@ from pipeline.driver.job import run_job
 from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, DTYPES, OFFERED, TASKS
 from pipeline.output.files import read_transcripts
 
+NEXT = """
+all of it    {output}/transcripts/*.parquet
+the report   {output}/report.html
+next         earshard export {output} --format srt
+             earshard report {output}
+             earshard transcribe FOLDER --output OUT --model openai/whisper-base"""
+
 
 @click.command(context_settings=cli.SETTINGS, help=__doc__)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
@@ -100,6 +107,7 @@ def _print_transcripts(output: str, totals: dict[str, Any]) -> None:
     click.echo(
         f"{totals['audio_s']:.0f} s of audio in {totals['device_s']:.1f} s of the device: {speed}, {quality}"
     )
+    click.echo(NEXT.format(output=output))
 
 
 if __name__ == "__main__":

@@ -108,10 +108,16 @@ def test_transcripts_are_printed_when_asked_with_their_speed_and_quality(folder,
     output, done = undisturbed
     printed = transcribe(folder, "--model", "demo", "--output", output, *SMALL_SHARDS, "--print-transcripts")
     lines = printed.stdout.splitlines()
-    assert len(lines) == len(RECORDINGS) + 2
+    assert lines[-6].split()[-1] == f"{output}/transcripts/*.parquet"
+    assert (output / "report.html").exists()
+    assert [line.split("earshard ")[1].split()[0] for line in lines[-4:-1]] == [
+        "export",
+        "report",
+        "transcribe",
+    ]
     for row in rows(output).values():
         assert f"{row['recording_id']} [{row['language']}] {row['text']}" in lines
-    assert f"WER {totals(done)['wer']:.1%}" in lines[-2]
+    assert f"WER {totals(done)['wer']:.1%}" in lines[len(RECORDINGS)]
 
 
 def test_the_transcripts_are_right_enough_to_be_speech_recognition(undisturbed):
