@@ -42,7 +42,8 @@ CONTAINERS = ("parquet", "tar")
 
 CLIPS = pa.schema(
     [
-        pa.field("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())]), nullable=False),
+        # nullable, or `datasets` takes it for a struct and not for audio
+        pa.field("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
         pa.field("text", pa.string(), nullable=False),
         pa.field("language", pa.string()),  # that is spoken
         pa.field("text_language", pa.string()),

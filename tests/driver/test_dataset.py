@@ -110,6 +110,7 @@ def test_the_parquet_says_that_it_holds_audio(output):
     features = json.loads(metadata[b"huggingface"])["info"]["features"]
     assert features["audio"] == {"sampling_rate": 16_000, "_type": "Audio"}
     assert list(features) == dataset.CLIPS.names
+    assert dataset.CLIPS.field("audio").nullable
 
 
 def test_a_tar_has_audio_text_and_the_rest_of_each_clip(output):
