@@ -21,7 +21,10 @@ SEARCH_BYTES = 1 << 20
 
 
 def is_cut_short(file: io.BufferedIOBase, length: int, container: Container) -> bool:
-    """Whether the header promises bytes that are not there: no decoder would say anything of it."""
+    """Whether bytes that the header promises are not there, or a second file follows that is not read.
+
+    No decoder would say anything of it.
+    """
     if container is OGG:
         return not ogg_links(file, length)[-1].closed
     if container.plain_samples:
@@ -43,31 +46,34 @@ def _matroska_end(file: io.BufferedIOBase, _length: int) -> int:
 
 
 def _mp4_end(file: io.BufferedIOBase, length: int) -> int:
-    """Where the last box ends that begins inside the file."""
-    at = 0
+    """Where the last box ends that begins inside the file; beyond it where a second file is joined."""
+    at, num_indexes = 0, 0
     while at + 8 <= length:
         size, kind = struct.unpack(">I4s", read_at(file, at, 8))
         if size == 1:
             size = int.from_bytes(read_at(file, at + 8, 8), "big")
         if size < 8 or not kind.isalnum():  # 0: to the end of the file
             return 0
+        num_indexes += kind == b"moov"
         at += size
-    return at
+    return at if num_indexes < 2 else length + 1
 
 
-def _avi_end(file: io.BufferedIOBase, _length: int) -> int:
-    size = int.from_bytes(read_at(file, 4, 4), "little")
-    return 0 if size >= 0xFFFF0000 else size + 8
+def _avi_end(file: io.BufferedIOBase, length: int) -> int:
+    ends = int.from_bytes(read_at(file, 4, 4), "little") + 8
+    is_joined = read_at(file, ends, 12)[8:] == b"AVI "
+    return 0 if ends >= 0xFFFF0000 else length + 1 if is_joined else ends
 
 
-def _asf_end(file: io.BufferedIOBase, _length: int) -> int:
+def _asf_end(file: io.BufferedIOBase, length: int) -> int:
     """The size of the file by its properties, unless it was broadcast."""
     head = read_at(file, 0, 1 << 16)
     at = head.find(FILE_PROPERTIES)
     if at < 0 or len(head) < at + 92:
         return 0
     size, flags = struct.unpack("<Q", head[at + 40 : at + 48])[0], head[at + 88]
-    return 0 if flags & 1 else size
+    is_joined = 0 < size < length and read_at(file, size, 8) == head[:8]
+    return 0 if flags & 1 else length + 1 if is_joined else size
 
 
 def is_one_flac(file: io.BufferedIOBase) -> bool:

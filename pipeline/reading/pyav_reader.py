@@ -175,7 +175,7 @@ class _Opened:
         name = file.format.name.split(",")[0]
         is_from_zero = name in FROM_ZERO and start_s < MAX_LATE_S
         names = tuple(_name_of(stream) for stream in streams[:MAX_STREAMS]) if len(streams) > 1 else ()
-        zero_s = 0.0 if is_from_zero else start_s
+        zero_s = 0.0 if is_from_zero or name not in HAVE_CLOCK else start_s
         return cls(file=file, format=name, audio=audio, errors=errors, zero_s=zero_s, names=names)
 
     def time_at(self, pts: int) -> float:

@@ -15,6 +15,7 @@ from pipeline.reading.blocks import read_at
 MAX_CHUNKS = 1000
 TAG_BYTES = 16  # read of a chunk's header and what follows it
 SOX_AIFF = 0x7F000000  # what sox writes into an AIFF that it pipes
+JOINED = (b"RIFF", b"RF64", b"FORM")  # another file follows, which is read on as samples
 TRAILERS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 
@@ -116,7 +117,9 @@ def _is_chained(file: io.BufferedIOBase, layout: ChunkLayout, at: int, length: i
         if chunk is None:
             return True
         tag, size = chunk
-        if not (tag[:4].isascii() and tag[:4].decode("ascii").isprintable() and 0 <= size <= length - at):
+        if tag in JOINED or not (
+            tag[:4].isascii() and tag[:4].decode("ascii").isprintable() and 0 <= size <= length - at
+        ):
             return False
         at = layout.after(at, size)
     return False

@@ -26,7 +26,9 @@ def open_soundfile(
     fd: int, start: int, length: int, container: Container, offset_s: float, max_s: float = math.inf
 ) -> Stream:
     """Open by libsndfile at `offset_s`, to read at most `max_s` of it. Raises `RecordingError`."""
-    file = open_range(fd, start, length)
+    found = sample_bytes(open_range(fd, start, length), length) if container.plain_samples else None
+    is_longer = found is not None and found.goes_on
+    file = open_range(fd, start, found.stated_end or length if found is not None and is_longer else length)
     if container is OGG:
         links = ogg_links(file, length)
         if len(links) > 1:
@@ -39,8 +41,7 @@ def open_soundfile(
         raise RecordingError("corrupt", "libsndfile finds no samples")
     if container in (FLAC, MP3) and (offset_s or sound.frames > max_s * sound.samplerate):
         _check_end(open_range(fd, start, length), length)
-    found = sample_bytes(open_range(fd, start, length), length) if container.plain_samples else None
-    if found is not None and found.goes_on:
+    if found is not None and is_longer:
         sound = _to_the_end(sound, found, fd, start, length)
     rate = sound.samplerate
     knows = container is not MP3 or mp3_states_length(open_range(fd, start, length))

@@ -160,6 +160,24 @@ def test_recordings_of_one_length_that_are_joined_are_all_read(decoder, tmp_path
     assert likeness(end[RATE // 2 :], found.samples[0, 5 * RATE + RATE // 2 : 7 * RATE]) > 0.99
 
 
+@pytest.mark.parametrize("header", [wav(WHOLE), aiff(WHOLE), rf64(WHOLE)], ids=["wav", "aiff", "rf64"])
+def test_files_of_plain_samples_that_are_joined_are_all_read(decoder, tmp_path, header):
+    of_header(decoder, tmp_path, header)
+    content = (tmp_path / "a.bin").read_bytes()
+    (tmp_path / "b.bin").write_bytes(content + content)
+    found = decode(decoder, tmp_path / "b.bin")
+    assert found.duration_s == pytest.approx(8, abs=0.01)
+    assert likeness(found.samples[0, -4 * RATE :], VOICE) > 0.99
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.wma", "wmav2"), ("a.avi", "pcm_s16le")])
+def test_a_second_file_that_nobody_reads_is_flagged(decoder, tmp_path, name, codec):
+    path = encode(tmp_path / name, VOICE, codec, **({"bit_rate": 32_000} if codec == "wmav2" else {}))
+    path.write_bytes(2 * path.read_bytes())
+    found = decode(decoder, path)
+    assert found.partial or found.duration_s > 7.5
+
+
 def frame_bytes(header):
     """The length of a frame of MPEG-2 layer 3 at 16 kHz by its header."""
     kbits = [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160][header[2] >> 4]
