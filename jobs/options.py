@@ -46,6 +46,7 @@ def job_request(given: Mapping[str, Any]) -> JobRequest:
         dtype=given["dtype"],
         references=given["references"],
         all_files=given["all_files"],
+        duplicates=given["duplicates"],
         policy=sparsity if isinstance(sparsity, PolicyFile) else None,
         options={
             **sparsity_options(sparsity, given["wer_budget"], given["sparsify_layer"], given["selector"]),

@@ -63,6 +63,7 @@ def as_json(found: Report) -> dict[str, Any]:
         "num_failed": found.num_failed,
         "num_skipped": found.num_skipped,
         "num_passed_over": found.num_passed_over,
+        "num_copies": found.num_copies,
         **{name: value for name, value in asdict(found.total).items() if name != "group"},
         "wer_interval": found.wer_interval,
         "errors": {failure.error_type: failure.num_rows for failure in found.failures},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -75,6 +75,12 @@ next         earshard export {output} --format srt
 @click.option("--local/--no-local", default=None, help="In one process, without Ray.  "
               "[default: up to an hour of audio, where no cluster is named]")  # fmt: skip
 @click.option("--all-files", is_flag=True, help="Take files without a media extension too.")
+@click.option(
+    "--duplicates",
+    type=click.Choice(get_args(config.Duplicates)),
+    default="once",
+    help="Recordings of one content.",
+)
 @click.option(
     "--shard-hours", default=JobOptions.shard_hours, show_default=True, help="Hours of audio in a shard."
 )

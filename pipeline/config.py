@@ -42,6 +42,7 @@ DEFAULT_BUDGET = 0.01
 MAX_BUDGET = 0.5
 Channels = Literal["mix", "split"]
 Streams = Literal["first", "all"]
+Duplicates = Literal["once", "transcribe"]
 
 
 class OptionError(UserError):
@@ -147,6 +148,7 @@ class JobRequest:
     dtype: str = "auto"
     references: str | None = None
     all_files: bool = False
+    duplicates: Duplicates = "once"  # recordings of one content
     recordings: tuple[Recording, ...] | None = None
     policy: PolicyFile | None = None  # what `--sparsity FILE` holds
 

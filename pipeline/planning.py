@@ -30,9 +30,19 @@ def make_plan(recordings: Iterable[Recording], *, shard_hours: float) -> pa.Tabl
     Raises:
         InputError: two recordings have the same id.
     """
+    return plan_of(found_table(recordings), shard_hours=shard_hours)
+
+
+def found_table(recordings: Iterable[Recording]) -> pa.Table:
+    """Recordings as `FOUND`, sorted by recording_id. Raises `InputError` if two have the same id."""
     rows = _table(recordings)
     rows = rows.take(pc.sort_indices(rows, [("recording_id", "ascending")]))
     _check_unique(rows.column("recording_id"))
+    return rows
+
+
+def plan_of(rows: pa.Table, *, shard_hours: float) -> pa.Table:
+    """The plan of recordings as `found_table` makes them, see `make_plan`."""
     estimates = rows.column("estimate_s").to_numpy()
     stated = rows.column("duration_s").to_numpy()
     num_parts = _num_parts(stated, part_seconds(shard_hours))

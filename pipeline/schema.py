@@ -34,6 +34,14 @@ PLAN = pa.schema(
     ]
 )
 
+# One row per recording whose content is that of another of the same job, which alone is in the plan.
+COPIES = pa.schema(
+    [
+        *(PLAN.field(name) for name in ("recording_id", "uri", "member", "bytes", "identity", "reference")),
+        _required("same_as", pa.string()),  # the recording_id of the other
+    ]
+)
+
 SPAN = pa.struct([_required("start_s", pa.float64()), _required("end_s", pa.float64())])
 
 # One row of the plan after decoding, or one of its channels.
@@ -156,6 +164,7 @@ TRANSCRIPTS = pa.schema(
         pa.field("gain_db", pa.float64()),  # by which it was made louder or softer; null: left as it is
         pa.field("clock_start_s", pa.float64()),  # the container's clock at 0 s, where it is not 0
         pa.field("languages", pa.list_(SPOKEN_LANGUAGE)),  # most speech first; null where it failed
+        pa.field("same_as", pa.string()),  # recording_id of the same content, which was transcribed
     ]
 )
 

@@ -23,6 +23,7 @@ TABLES = {
     "metrics": schema.METRICS,
     "policy/sample": schema.SAMPLE,
     "plan": schema.PLAN,
+    "copies": schema.COPIES,
 }
 
 

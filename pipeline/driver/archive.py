@@ -22,10 +22,11 @@ from pipeline.driver.job import JobMismatch, run_job
 from pipeline.driver.lock import DriverLock
 from pipeline.driver.run_record import new_run_id
 from pipeline.output import files
-from pipeline.output.files import JOB, existing_store, read_transcripts
+from pipeline.output.files import JOB, read_transcripts
 from pipeline.output.store import Store, open_store, store_at
-from pipeline.schema import ARCHIVE_LEDGER, PLAN, table_of
-from pipeline.sources.content import content_of, contents_beside
+from pipeline.results.recordings import read_plan_rows
+from pipeline.schema import ARCHIVE_LEDGER, table_of
+from pipeline.sources.content import content_of, contents_beside, quick_of
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import MISSING, PASSING, Recording
 from pipeline.sources.references import read_references
@@ -100,16 +101,17 @@ def _sorted(recordings: list[Recording]) -> tuple[Recording, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Ledger:
-    """What all runs have done: versions that need no run, ids, rows by content and the sizes of these."""
+    """What all runs have done: versions that need no run, ids, rows by content; sizes and ends of these."""
 
     done: set[Version]
     known: set[str]
     by_content: dict[str, dict[str, Any]]
     sizes: set[int]
+    ends: set[str]
 
     @classmethod
     def read(cls, store: Store, retry_failed: bool) -> _Ledger:
-        ledger = cls(done=set(), known=set(), by_content={}, sizes=set())
+        ledger = cls(done=set(), known=set(), by_content={}, sizes=set(), ends=set())
         for name in store.names("ledger"):
             for row in files.parquet_table(store.read(name) or b"", ARCHIVE_LEDGER).to_pylist():
                 ledger.known.add(row["recording_id"])
@@ -118,11 +120,13 @@ class _Ledger:
                     if row["content"] is not None:
                         ledger.by_content.setdefault(row["content"], row)
                         ledger.sizes.add(row["bytes"])
+                        ledger.ends.add(row["content"].partition(":")[0])
         return ledger
 
     def same_content(self, recording: Recording) -> dict[str, Any] | None:
         """The ledger's row for a recording whose content was done before; its bytes are read to tell."""
-        content = content_of(recording) if recording.bytes in self.sizes else None
+        may_be = recording.bytes in self.sizes and quick_of(recording) in self.ends
+        content = content_of(recording) if may_be else None
         before = self.by_content.get(content) if content is not None else None
         if before is None:
             return None
@@ -224,19 +228,15 @@ def _ledger_rows(output: str, run: str, contents: Mapping[str, str | None]) -> I
         for row in read_transcripts(output)
         if row["status"] == "failed"
     }
-    store = existing_store(output)
-    plan = files.parquet_table(store.read(files.plan_name(0)) or b"", PLAN)
-    for row in plan.to_pylist():
-        name = row["recording_id"]
-        if row["part"] == 0:
-            yield {
-                **{field: row[field] for field in ("recording_id", "member", "identity", "bytes")},
-                "status": "failed" if name in errors else "ok",
-                "error_type": errors.get(name),
-                "run": run,
-                "content": contents[name] if name in contents else content_of(_planned(row)),
-                "same_as": None,
-            }
+    for name, row in read_plan_rows(output).items():
+        yield {
+            **{field: row[field] for field in ("recording_id", "member", "identity", "bytes")},
+            "status": "failed" if name in errors else "ok",
+            "error_type": errors.get(name),
+            "run": run,
+            "content": contents[name] if name in contents else content_of(_planned(row)),
+            "same_as": None,
+        }
 
 
 def _planned(row: Mapping[str, Any]) -> Recording:

@@ -17,6 +17,7 @@ from pipeline import __version__, planning
 from pipeline.adaptive.files import FOLDER
 from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
 from pipeline.dataflow.workers import Workers
+from pipeline.driver.copies import split_copies
 from pipeline.driver.lock import DriverLock
 from pipeline.driver.model import check_manifest, load_engine, resolve_options
 from pipeline.driver.progress import JobProgress
@@ -31,6 +32,7 @@ from pipeline.output.state import OutputState, WorkUnit
 from pipeline.output.store import Store, open_store
 from pipeline.results.report_source import read_output
 from pipeline.results.totals import SUCCESS, job_totals, read_totals, write_totals
+from pipeline.schema import COPIES
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.locations import canonical_input
 from pipeline.sources.recording import Listing
@@ -139,6 +141,8 @@ def _check_same_question(store: Store, stored: Mapping[str, Any], request: JobRe
     if stored.get("all_files", request.all_files) != request.all_files:
         was = "with" if stored["all_files"] else "without"
         raise JobMismatch(f"{store.root}: was planned {was} --all-files; choose another --output")
+    if (was := stored.get("duplicates", request.duplicates)) != request.duplicates:
+        raise JobMismatch(f"{store.root}: was planned with --duplicates {was}; choose another --output")
     if request.references is None:
         return
     digest = read_references(request.references).digest
@@ -163,21 +167,28 @@ def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
         listing = list_recordings(
             request.inputs, all_files=request.all_files, references=references, output=str(store.root)
         )
-    plan = planning.make_plan(listing.recordings, shard_hours=options.shard_hours)
+    found, copies = planning.found_table(listing.recordings), COPIES.empty_table()
+    if request.duplicates == "once":
+        found, copies = split_copies(found)
+    plan = planning.plan_of(found, shard_hours=options.shard_hours)
     check_manifest(plan, options)
     _log_listing(listing, references, plan)
     plan_hash = planning.plan_hash(plan)
     store.replace(plan_name(0), files.parquet_bytes(plan))
+    if copies.num_rows:
+        store.replace(files.COPIES_NAME, files.parquet_bytes(copies))
     job = {
         "inputs": absolute_inputs(request.inputs),
         "references": absolute_inputs([request.references])[0] if request.references else None,
         "references_digest": references.digest if references is not None else None,
         "all_files": request.all_files,
+        "duplicates": request.duplicates,
         "options": options.as_dict(),
         "fingerprint": options.fingerprint(),
         "plan_hash": plan_hash,
         "num_skipped": len(listing.skipped),
         "num_passed_over": len(listing.passed_over),
+        "num_copies": copies.num_rows,
         "versions": {
             "earshard": __version__,
             "python": platform.python_version(),

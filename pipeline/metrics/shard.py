@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.metrics import cost, wer
 from pipeline.schema import COUNTS, MEASURES, METRICS, TRANSCRIPTS, table_of
@@ -93,7 +94,8 @@ def metrics_row(
 ) -> dict[str, Any]:
     """One row of `METRICS` but for the hash of the file: the measures, and what the rows themselves tell."""
     statuses = transcripts.column("status").to_pylist()
-    audio_s = _audio_s(transcripts)
+    transcribed = transcripts.filter(pc.is_null(transcripts.column("same_as")))
+    audio_s = _audio_s(transcribed)
     counts = total_counts(transcripts)
     return {
         **dict.fromkeys(METRICS.names),
@@ -103,7 +105,7 @@ def metrics_row(
         "num_recordings": len(statuses),
         "num_failed": statuses.count("failed"),
         "audio_s": audio_s,
-        "speech_s": _sum(transcripts, "speech_s"),
+        "speech_s": _sum(transcribed, "speech_s"),
         "rtf": cost.rtf(measures["device_s"], audio_s),
         "rtfx": cost.rtfx(measures["device_s"], audio_s),
         **({name: getattr(counts, name) for name in COUNTS} if counts else {}),

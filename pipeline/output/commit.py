@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipeline.errors import UnfinishedError
 from pipeline.metrics import wer
 from pipeline.metrics.shard import RunStamp, metrics_row
+from pipeline.output.copies import with_copies
 from pipeline.output.files import (
     METRICS_FOLDER,
     metrics_name,
@@ -44,7 +45,11 @@ def commit_shard(
     overflow: pa.Table,
     stamp: RunStamp,
 ) -> pa.Table:
-    """Publish a shard. Returns its marker: the one just written, or the one that was there first."""
+    """Publish a shard. Returns its marker: the one just written, or the one that was there first.
+
+    Copies of its recordings get rows of their own.
+    """
+    transcripts = with_copies(transcripts, store, stamp.plan_hash)
     content = parquet_bytes(transcripts)
     if not store.publish(transcripts_name(shard_id), content):
         # Torn files never have this name, so what is there is a whole file of a writer that died before

@@ -14,6 +14,7 @@ from pipeline.output.store import Store, store_at
 from pipeline.schema import PLAN, TRANSCRIPTS
 
 JOB = "_job.json"
+COPIES_NAME = "copies.parquet"
 PLAN_FOLDER, TRANSCRIPTS_FOLDER, METRICS_FOLDER, RUNS_FOLDER = "plan", "transcripts", "metrics", "runs"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.engine.languages import join_texts
+from pipeline.output.copies import read_copies
 from pipeline.output.files import PLAN_FOLDER, existing_store, parquet_table, read_transcripts
 from pipeline.results.faults import Faults
 from pipeline.schema import PLAN, TRANSCRIPTS
@@ -76,18 +77,23 @@ def read_planned(output: str) -> PlannedRecordings:
             parts[row["recording_id"]].add(row["part"])
             if row["member"] is not None:
                 members[row["recording_id"]] = row["member"]
+    for copy in read_copies(store):
+        parts[copy["recording_id"]] = parts[copy["same_as"]]
+        if copy["member"] is not None:
+            members[copy["recording_id"]] = copy["member"]
     return PlannedRecordings({recording_id: len(found) for recording_id, found in parts.items()}, members)
 
 
 def read_plan_rows(output: str) -> dict[str, dict[str, Any]]:
     """The row of PLAN of the first part of every recording, by recording_id. Raises `OutputError`."""
     store = existing_store(output)
-    return {
+    rows = {
         row["recording_id"]: row
         for name in store.names(PLAN_FOLDER)
         for row in parquet_table(store.read(name) or b"", PLAN).to_pylist()
         if row["part"] == 0
     }
+    return rows | {copy["recording_id"]: rows[copy["same_as"]] | copy for copy in read_copies(store)}
 
 
 def read_joined(output: str, planned: PlannedRecordings, faults: Faults) -> Iterator[WholeRecording]:

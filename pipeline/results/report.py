@@ -72,6 +72,7 @@ class Report:
     num_failed: int
     num_skipped: int  # files that were no input: without a media extension
     num_passed_over: int  # and what systems leave behind, or the output itself
+    num_copies: int  # recordings whose content is that of others
     by_run: tuple[GroupFigures, ...]
     by_day: tuple[GroupFigures, ...]
     by_model: tuple[GroupFigures, ...]
@@ -105,6 +106,7 @@ def make_report(outputs: Sequence[OutputFacts]) -> Report:
         num_failed=sum(output.num_failed for output in outputs),
         num_skipped=sum(output.num_skipped for output in outputs),
         num_passed_over=sum(output.num_passed_over for output in outputs),
+        num_copies=sum(output.num_copies for output in outputs),
         by_run=_by_run(markers, runs, scored),
         by_day=_grouped(markers, runs, scored, lambda m: f"{m['finished_at']:%Y-%m-%d}", lambda run: run.day),
         by_model=_grouped(markers, runs, scored, lambda m: m["model"], lambda run: run.model),

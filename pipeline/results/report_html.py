@@ -37,9 +37,12 @@ def _title(report: Report) -> str:
 
 
 def _left_out(report: Report) -> str:
-    """How many failed, and how many files were no input, where there are any."""
+    """How many failed or are copies, and how many files were no input, where there are any."""
     num_files = report.num_skipped + report.num_passed_over
-    return f"{report.num_failed:,} failed" + (f", {num_files:,} other files left out" if num_files else "")
+    remarks = [f"{report.num_failed:,} failed"]
+    remarks += [f"{report.num_copies:,} copies of others"] if report.num_copies else []
+    remarks += [f"{num_files:,} other files left out"] if num_files else []
+    return ", ".join(remarks)
 
 
 def tiles(report: Report) -> list[tuple[str, str, str]]:

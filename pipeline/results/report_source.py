@@ -78,6 +78,7 @@ class OutputFacts:
     adaptive: dict[str, Any] | None  # see `adaptive.summary`
     num_skipped: int = 0  # files without a media extension, when the job was planned
     num_passed_over: int = 0  # what systems leave behind, and the output itself
+    num_copies: int = 0  # recordings whose content is that of others
 
     def total(self, name: str) -> float:
         """The sum of a column of METRICS over all shards; null counts as 0."""
@@ -123,7 +124,7 @@ def read_output(
         num_failed=sum(rows.failed.values()),
         failures=tuple(rows.failures.values()),
         adaptive=summarise_policy(store, markers, job["options"].get("wer_budget")),
-        **{name: job.get(name, 0) for name in ("num_skipped", "num_passed_over")},
+        **{name: job.get(name, 0) for name in ("num_skipped", "num_passed_over", "num_copies")},
     )
 
 

@@ -33,6 +33,7 @@ def job_totals(facts: OutputFacts, *, wall_s: float) -> dict[str, Any]:
         "num_failed": facts.num_failed,
         "num_skipped": facts.num_skipped,
         "num_passed_over": facts.num_passed_over,
+        "num_copies": facts.num_copies,
         "errors": dict(sorted((failure.error_type, failure.num_rows) for failure in facts.failures)),
         "num_shards": len(facts.markers),
         "audio_s": audio_s,

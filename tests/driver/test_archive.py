@@ -45,6 +45,7 @@ def work_off(ledger, request, options, run, record, load, *, after_shard=lambda:
             audio = stages.read_shard(unit.table(), round_)
             stages.commit_result(engine(audio), round_)
             after_shard()
+        ledger.commit_pieces({}, options.model)
         ledger.reload()
 
 
