@@ -25,7 +25,8 @@ from pipeline.engine.options import MAX_SPARSITY
 
 DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
 ROW_OPTIONS = (
-    *("language", "task", "initial_prompt", "beam_size", "patience", "length_penalty", "word_timestamps"),
+    *("language", "task", "initial_prompt", "hotwords", "condition_on_previous_text"),
+    *("beam_size", "patience", "length_penalty", "word_timestamps"),
     *("channels", "streams", "shard_hours", "max_hours"),
 )
 RUN_OPTIONS = ("batch_size", "gpus_per_actor", "gpu_hour_usd", "max_failed", "retry_failed", "local")

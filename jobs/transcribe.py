@@ -51,6 +51,9 @@ next         earshard export {output} --format srt
               help="A code such as en; auto: by recording; each: by window.")  # fmt: skip
 @click.option("--task", default=JobOptions.task, type=click.Choice(TASKS), show_default=True)
 @click.option("--initial-prompt", help="Text put before every window, e.g. names to expect.")
+@click.option("--hotwords", help="Words to expect, put before every window and before its prompt.")
+@click.option("--condition-on-previous-text", is_flag=True,
+              help="Put what a recording's windows said before each next one.")  # fmt: skip
 @click.option("--beam-size", default=1, show_default=True, metavar="N",
               help="Hypotheses side by side (beam search); 1: greedy decoding.")  # fmt: skip
 @click.option("--patience", type=float, help="It goes on until N times this many ended.  [default: 1]")

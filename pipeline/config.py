@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 CHANNELS = ("mix", "split")
 STREAMS = ("first", "all")
 # Options that the first outputs do not name: what is hashed and stored leaves them out at their defaults.
-LATER = {"streams": "first", "beam_size": 1, "patience": None, "length_penalty": None}
+LATER = {
+    **{"streams": "first", "beam_size": 1, "patience": None, "length_penalty": None},
+    **{"hotwords": None, "condition_on_previous_text": False},
+}
 # What is no option of its own, as messages name it.
 NO_OPTIONS = {
     "model_revision": "the revision of --model",
@@ -74,6 +77,8 @@ class JobOptions:
     language: str = "auto"
     task: str = "transcribe"
     initial_prompt: str | None = None
+    hotwords: str | None = None
+    condition_on_previous_text: bool = False
     beam_size: int = 1
     patience: float | None = None
     length_penalty: float | None = None
@@ -99,6 +104,8 @@ class JobOptions:
         _require(self.task in TASKS, "task", self.task, " | ".join(TASKS))
         _require(self.channels in get_args(Channels), "channels", self.channels, " | ".join(CHANNELS))
         _require(self.streams in get_args(Streams), "streams", self.streams, " | ".join(STREAMS))
+        fixed = not (self.condition_on_previous_text and isinstance(self.sparsity, str))
+        _require(fixed, "sparsity", self.sparsity, "a number with --condition-on-previous-text")
         try:
             check_beams(self.beam_size, self.patience, self.length_penalty)
         except WrongValue as error:

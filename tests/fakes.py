@@ -36,6 +36,7 @@ class FakeEngine:
     answer: object = lambda samples, language: result(language=language or "en")
     model_name: str = "fake"
     device: str = "cpu"
+    conditions_on_text: bool = False
     calls: list = field(default_factory=list)
     prompts: list = field(default_factory=list)
 

@@ -20,6 +20,7 @@ class LossyEngine:
 
     model_name: str = "lossy"
     device: str = "cpu"
+    conditions_on_text: bool = False
     loss: float = 1.0
 
     def transcribe(self, windows, *, languages=None, are_guesses=False, seeds=None, levels=None):

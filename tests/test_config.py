@@ -19,6 +19,8 @@ OTHER = {
     **{"sparsity": 0.5, "sparsify_layer": 3, "selector": "stride", "language": "de", "task": "translate"},
     **{
         "initial_prompt": "p",
+        "hotwords": "h",
+        "condition_on_previous_text": True,
         "beam_size": 5,
         "patience": 2.0,
         "length_penalty": 1.0,

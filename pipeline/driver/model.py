@@ -124,6 +124,8 @@ def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) 
     engine_options = EngineOptions(
         task=options.task,
         initial_prompt=options.initial_prompt,
+        hotwords=options.hotwords,
+        condition_on_previous_text=options.condition_on_previous_text,
         beam_size=options.beam_size,
         patience=options.patience,
         length_penalty=options.length_penalty,

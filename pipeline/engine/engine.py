@@ -36,6 +36,7 @@ class Engine:
     model_name, revision: what was loaded; of a folder the revision is a digest of its content.
     device: `cpu`, or `cuda:` and the card's name. dtype: `float32`, `bfloat16` or `int8`.
     languages: codes the model knows, `("en",)` for an English-only model.
+    conditions_on_text: windows are to be given what was said before them.
     """
 
     def __init__(self, model: Model, snapshot: Snapshot, options: EngineOptions) -> None:
@@ -51,6 +52,7 @@ class Engine:
         self.model_name, self.revision = snapshot.name, snapshot.revision
         self.device = _device_name(model.device)
         self.dtype = model.dtype
+        self.conditions_on_text = options.condition_on_previous_text
         self.is_multilingual = model.vocabulary.is_multilingual
         self.languages = model.vocabulary.language_codes
 

@@ -59,6 +59,9 @@ class EngineOptions:
         every word, and segments are sentences or phrases. `tokens`: timestamp tokens are decoded with the
         text. `none`: the window is one segment.
     word_timestamps: segments hold their words, with the time of each.
+    hotwords: words to expect, put before every window and before its prompt.
+    condition_on_previous_text: who transcribes recordings is to put before each window what was said before
+        it; the engine itself only says so (`Engine.conditions_on_text`).
     beam_size: hypotheses of a window side by side (beam search), 1 for greedy decoding.
     patience, length_penalty: of beam search, as in openai/whisper; None is 1, and the mean log-probability.
     sparsity: share of encoder positions dropped after layer `sparsify_layer` (1-based), 0 to 0.95.
@@ -73,6 +76,8 @@ class EngineOptions:
     initial_prompt: str | None = None
     timestamps: Timestamps = "alignment"
     word_timestamps: bool = False
+    hotwords: str | None = None
+    condition_on_previous_text: bool = False
     beam_size: int = 1
     patience: float | None = None
     length_penalty: float | None = None

@@ -48,6 +48,7 @@ class WindowResult:
         own), `temperature=0.4`, `loop_cut`, joined with "+" in that order (`temperature=0`: every temperature
         failed and the greedy text won).
     spoken: when each word was said, seconds from the window's start; empty where nothing was aligned.
+    temperature: of the decoding that was kept.
     device_s: this window's share of the seconds the device worked, retries included.
     retry_device_s: the part of it that went into decoding again.
     kept: the positions that the first decoding kept, ascending; None for all.
@@ -66,6 +67,7 @@ class WindowResult:
     total_positions: int
     fallback: str | None
     device_s: float
+    temperature: float = 0.0
     retry_device_s: float = 0.0
     kept: tuple[int, ...] | None = None
     spoken: tuple[tuple[float, float], ...] = ()

@@ -47,6 +47,7 @@ def window_result(
         kept_positions=decoding.num_positions,
         total_positions=model.shape.source_positions,
         fallback=settled.fallback,
+        temperature=decoding.task.temperature,
         device_s=work.device_s,
         retry_device_s=work.retry_device_s,
         kept=work.kept,

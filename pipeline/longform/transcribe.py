@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from pipeline.engine.options import LANGUAGE_MODES
+from pipeline.longform.context import Context
 from pipeline.longform.coverage import halves, leaves_out_speech
 from pipeline.longform.languages import following, languages_of, most_spoken, surer
 from pipeline.longform.placed import PlacedResult, PlacedWindow, Root, window_seed
@@ -25,6 +27,7 @@ class Transcriber(Protocol):
 
     model_name: str
     device: str
+    conditions_on_text: bool  # each window is given what was said before it in its recording
 
     def transcribe(
         self,
@@ -55,8 +58,9 @@ def transcribe_windows(
     language: a code, `auto` (each recording has one), `each` (each window has one), or the code of each
     window by its root. level: how sparse they are; None: as the engine was made.
     """
-    ask = _EngineAtLevel(recordings, engine, level)
-    ask_halves = _EngineAtLevel(recordings, engine, None if level is None else level.of_halves)
+    context = Context()
+    ask = _EngineAtLevel(recordings, engine, level, context)
+    ask_halves = _EngineAtLevel(recordings, engine, None if level is None else level.of_halves, context)
     known: dict[int, str | None] = {}
 
     def given(window: PlacedWindow) -> str | None:
@@ -122,6 +126,7 @@ class _EngineAtLevel:
     recordings: Sequence[Mapping[str, Any]]
     engine: Transcriber
     level: Level | None
+    context: Context
 
     def __call__(
         self,
@@ -132,6 +137,17 @@ class _EngineAtLevel:
     ) -> list[PlacedResult]:
         if not windows:
             return []
+        if self.engine.conditions_on_text:
+            return self.context.in_order(windows, languages, partial(self._decode, are_guesses=are_guesses))
+        return self._decode(windows, languages, are_guesses=are_guesses)
+
+    def _decode(
+        self,
+        windows: Sequence[PlacedWindow],
+        languages: Sequence[str | None],
+        *,
+        are_guesses: bool,
+    ) -> list[PlacedResult]:
         results = self.engine.transcribe(
             [window.samples for window in windows],
             languages=languages,
@@ -143,8 +159,9 @@ class _EngineAtLevel:
         return [PlacedResult(window=w, result=r) for w, r in zip(windows, results, strict=True)]
 
     def _prompts(self, windows: Sequence[PlacedWindow]) -> dict[str, Any]:
-        """The prompts of manifests, where there are any."""
-        prompts = [self.recordings[window.recording].get("prompt") for window in windows]
+        """The prompts of manifests and what was said before, where there are any."""
+        own = [self.recordings[window.recording].get("prompt") for window in windows]
+        prompts = [self.context.prompt(window, prompt) for window, prompt in zip(windows, own, strict=True)]
         return {"prompts": prompts} if any(prompts) else {}
 
     def own_language(

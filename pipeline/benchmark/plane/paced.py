@@ -25,6 +25,7 @@ class PacedEngine:
 
     model_name = "paced"
     device = "cpu"
+    conditions_on_text = False
     revision = "none"
     languages = ("en",)
 

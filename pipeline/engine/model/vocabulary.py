@@ -82,12 +82,17 @@ class Vocabulary:
         """Text of the text tokens; special tokens and timestamps are left out."""
         return self.tokenizer.decode([t for t in tokens if self.is_text(t)], skip_special_tokens=False)
 
-    def encode_prompt(self, text: str, max_tokens: int) -> list[int]:
-        """`<|startofprev|>` and the last tokens of the text, at most max_tokens in all."""
+    def encode_prompt(self, text: str, max_tokens: int, *, hotwords: str = "") -> list[int]:
+        """`<|startofprev|>`, the first tokens of the hotwords, the last of the text: at most max_tokens."""
         if self.previous is None:
             raise ValueError("initial_prompt cannot be used: the model's tokeniser has no <|startofprev|>")
-        tokens = self.tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
-        return [self.previous, *tokens[-(max_tokens - 1) :]]
+        hot = self._encode(hotwords)[: max_tokens - 1]
+        room = max_tokens - 1 - len(hot)
+        return [self.previous, *hot, *(self._encode(text)[-room:] if room else [])]
+
+    def _encode(self, text: str) -> list[int]:
+        spoken = text.strip()
+        return self.tokenizer.encode(f" {spoken}", add_special_tokens=False).ids if spoken else []
 
     def start_sequence(self, language: str | None, task: str, *, timestamps: bool) -> list[int]:
         """Start, language and task (multilingual models), and `<|notimestamps|>` where none are wanted."""

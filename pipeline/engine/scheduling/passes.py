@@ -26,7 +26,7 @@ class Passes:
         self._model, self._options = model, options
         self._has_times = options.timestamps == "tokens"
         self._rules = Rules(model.vocabulary, model.device, timestamps=self._has_times)
-        self._previous = self.encode_prompt(options.initial_prompt or None) or ()
+        self._previous = self.encode_prompt(options.initial_prompt or (options.hotwords and "")) or ()
         self._encoding = WindowEncoder(model)
         self._scheduler = Scheduler(
             self._encoding, self._new_slots, self._start, batch_size=batch_size, device=model.device
@@ -36,7 +36,9 @@ class Passes:
         """The tokens of what was said before a window, at most half the decoder's context; None for None."""
         if prompt is None:
             return None
-        return tuple(self._model.vocabulary.encode_prompt(prompt, self._model.shape.target_positions // 2))
+        half = self._model.shape.target_positions // 2
+        hotwords = self._options.hotwords or ""
+        return tuple(self._model.vocabulary.encode_prompt(prompt, half, hotwords=hotwords))
 
     def run(self, works: Sequence[Work], settings: Pass | Sequence[Pass]) -> list[Decoding]:
         """Decodes every window once, by one pass or one each; results in the same order."""

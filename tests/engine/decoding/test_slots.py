@@ -184,3 +184,15 @@ def test_greedy_tokens_of_the_bundled_model_equal_those_of_generate(timestamps):
         **({"language": engine.languages[0], "task": "transcribe"} if engine.is_multilingual else {}),
     )
     assert decode_with_engine(engine, windows, engine.languages[0]) == theirs
+
+
+def test_hotwords_come_before_every_prompt_and_take_half_the_context_at_most(model_folder):
+    vocabulary = Engine.load(model_folder(MINI))._model.vocabulary
+    hot, said = (vocabulary.encode_prompt(text, 100)[1:] for text in ("w1 w2", "w3 w4"))
+    assert vocabulary.encode_prompt("w3 w4", 100, hotwords="w1 w2") == [vocabulary.previous, *hot, *said]
+    assert vocabulary.encode_prompt("", 100, hotwords="w1 w2") == [vocabulary.previous, *hot]
+    long = vocabulary.encode_prompt("w3 " * 300 + "w4", 100, hotwords="w1 w2")
+    assert (len(long), long[1 : 1 + len(hot)], long[-len(said) // 2 :]) == (100, hot, said[-len(said) // 2 :])
+    engine = Engine.load(model_folder(MINI), options=EngineOptions(hotwords="w1 w2"))
+    assert engine._passes.encode_prompt("w3 w4") == (vocabulary.previous, *hot, *said)
+    assert engine._passes._previous == (vocabulary.previous, *hot)
