@@ -1,4 +1,4 @@
-"""Measure the speed of the engine, beside its peers if asked, on random weights, or of the data plane."""
+"""Measure the engine's speed or accuracy, beside its peers if asked, or the speed of the data plane."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.table import Table
 
 from jobs import cli
 
@@ -21,6 +22,15 @@ CASES = ("tiny-b4", "tiny-b8", "small-b1")
               help="Compare texts on the bundled model instead of times.")  # fmt: skip
 @click.option("--plane", is_flag=True,
               help="Measure the data plane instead: Ray, decoding, voice activity.")  # fmt: skip
+@click.option("--accuracy", "manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Measure word error rates instead, over JSON lines with audio_filepath, text, lang, "
+              "duration.")  # fmt: skip
+@click.option("--model", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="The folder of the model of --accuracy.")  # fmt: skip
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default="accuracy",
+              show_default=True, help="Folder of --accuracy; the same again resumes.")  # fmt: skip
+@click.option("--ask-languages", is_flag=True,
+              help="Of --accuracy: every program finds the languages itself.")  # fmt: skip
 @click.option("--cases", default=",".join(CASES), show_default=True, help="Which of the CPU suite.")
 @click.option("--contenders", help="Only these, by name, with commas between.  [default: all]")
 @click.option("--rounds", "num_rounds", default=5, type=click.IntRange(min=1), show_default=True)
@@ -44,6 +54,8 @@ def benchmark(**given: Any) -> tuple[dict[str, Any], int]:
     _refuse_idle_options(given)
     if given["plane"]:
         return {"suite": "plane", **_plane(given)}, cli.OK
+    if given["manifest"]:
+        return {"suite": "accuracy", **_accuracy(given)}, cli.OK
     import torch
 
     torch.set_num_threads(given["threads"])
@@ -56,12 +68,13 @@ def benchmark(**given: Any) -> tuple[dict[str, Any], int]:
 ONLY_PLANE = ("hours", "loads", "device_rtfx")
 ONLY_ENGINE = ("peers", "cases", "contenders", "features", "threads")
 ONLY_SUITES = ("models", "budget_s", "json_file")
+ONLY_ACCURACY = ("model", "output", "ask_languages")
 NOT_CHECK = ("cases", "num_rounds", "num_tokens", "features")
 
 
 def _refuse_idle_options(given: dict[str, Any]) -> None:
     """Raise `WrongUse` for an option that would do nothing."""
-    modes = [name for name in ("plane", "check") if given[name]]
+    modes = [name for name in ("plane", "check") if given[name]] + ["accuracy"] * bool(given["manifest"])
     modes += [f"suite {given['suite']}"] if given["suite"] != "cpu" else []
     if len(modes) > 1:
         raise cli.WrongUse(f"--{modes[0]} and --{modes[1]} exclude each other")
@@ -72,7 +85,11 @@ def _refuse_idle_options(given: dict[str, Any]) -> None:
         "suite gpu": (*ONLY_ENGINE, "num_rounds", "num_tokens", *ONLY_PLANE, "batches"),
         "suite mlperf": ("peers", "cases", "contenders", "features", "num_rounds", "num_tokens", *ONLY_PLANE),
         "suite cpu": (*ONLY_PLANE, *ONLY_SUITES, "batches"),
-    }[mode]
+        "accuracy": (
+            "cases", "features", "threads", "num_rounds", "num_tokens", "batches", *ONLY_PLANE, *ONLY_SUITES
+        ),
+    }[mode]  # fmt: skip
+    idle += () if mode == "accuracy" else ONLY_ACCURACY
     context = click.get_current_context()
     for name in idle:
         source = context.get_parameter_source(name)
@@ -127,6 +144,31 @@ def _print_beside_published(found: dict[str, Any]) -> None:
         rate = f"{row['windows_per_s']:7.2f} windows/s, {row['roofline']:4.0%} of the roofline"
         click.echo(f"here, {row['case']:30} {rate}", err=True)
     click.echo(found["note"], err=True)
+
+
+def _accuracy(given: dict[str, Any]) -> dict[str, Any]:
+    from pipeline.benchmark.accuracy.corpus import read_corpus
+    from pipeline.benchmark.accuracy.programs import OURS, PROGRAMS
+    from pipeline.benchmark.accuracy.report import compare, tables
+    from pipeline.benchmark.accuracy.runs import Request
+
+    if given["model"] is None:
+        raise cli.WrongUse("--accuracy: needs --model and a folder")
+    request = Request(
+        manifest=given["manifest"],
+        recordings=read_corpus(given["manifest"]),
+        model=given["model"],
+        output=given["output"],
+        asks_language=given["ask_languages"],
+    )
+    known = list(PROGRAMS) if given["peers"] else [OURS]
+    outcome = compare(request, _wanted("--contenders", given["contenders"], known))
+    for table in tables(outcome):
+        shown = Table(*table.header, title=table.title)
+        for row in table.rows:
+            shown.add_row(*row)
+        cli.console(160).print(shown)
+    return outcome
 
 
 def _check(given: dict[str, Any]) -> dict[str, Any]:
