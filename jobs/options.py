@@ -102,9 +102,10 @@ def sparsity_options(
 
     Raises `OptionError` for what does not go together.
     """
-    if isinstance(sparsity, PolicyFile):
+    if not isinstance(sparsity, float):
         for name, value in (("sparsify-layer", layer), ("selector", selector)):
-            _require(value is None, name, value, "left out with a policy file, which names its own")
+            _require(value is None, name, value, "left out unless --sparsity is a number")
+    if isinstance(sparsity, PolicyFile):
         sparsity = f"policy:{sparsity.digest()}"
     check_budget(sparsity, DEFAULT_BUDGET if isinstance(sparsity, str) and wer_budget is None else wer_budget)
     if sparsity == 0.0:

@@ -10,13 +10,13 @@ import click
 from jobs import cli, options
 from pipeline import config
 from pipeline.config import JobOptions, JobRequest, OptionError
-from pipeline.engine.options import DEFAULT_SELECTOR, DTYPES, SELECTORS
+from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, DTYPES, SELECTORS
 from pipeline.search.settings import PRESETS, Preset, grid
 
 if TYPE_CHECKING:
     from pipeline.search.report import Outcome
 
-GRID = ("layers", "sparsities", "shares", "selectors")
+GRID = ("layers", "sparsities", "selectors")
 
 
 def _numbers(kind: type) -> Callable[[click.Context, click.Parameter, str | None], tuple[Any, ...] | None]:
@@ -54,11 +54,9 @@ def _selectors(_context: click.Context, _parameter: click.Parameter, text: str) 
               "answer it.  [default: paper, unless settings are given]")  # fmt: skip
 @click.option("--layers", callback=_numbers(int), help="Scoring layers to try, e.g. 1,2.  [default: 2]")
 @click.option("--sparsities", callback=_numbers(float), help="Shares of positions to drop, e.g. 0.3,0.5.")
-@click.option("--shares", callback=_numbers(float),
-              help="Positions to keep for each that carries sound, e.g. 0.85,0.7.")  # fmt: skip
 @click.option("--selectors", callback=_selectors, help="Rules to try.  [default: attention]")
 @click.option("--wer-budget", default=config.DEFAULT_BUDGET, type=click.FloatRange(min=0), show_default=True,
-              help="Word edits per dense word that sparsification may cost.")  # fmt: skip
+              help="Excess errors per dense word that sparsification may cost.")  # fmt: skip
 @click.option("--by", type=click.Choice(["all", "folder", "language"]),
               help="Also a table for each group.  [default: all; language for that preset]")  # fmt: skip
 @click.option(
@@ -111,14 +109,10 @@ def _preset(given: dict[str, Any]) -> Preset:
         return PRESETS[given["preset"] or "paper"]
     if given["preset"] is not None:
         raise OptionError(f"--{named[0]}: must not be given with --preset, which has its own settings")
-    if given["sparsities"] is None and given["shares"] is None:
-        raise OptionError(f"--{named[0]}: must come with --sparsities or --shares")
-    return grid(
-        given["layers"] or (2,),
-        given["sparsities"] or (),
-        given["shares"] or (),
-        given["selectors"] or (DEFAULT_SELECTOR,),
-    )
+    if given["sparsities"] is None:
+        raise OptionError(f"--{named[0]}: must come with --sparsities")
+    layers, selectors = given["layers"] or (DEFAULT_LAYER,), given["selectors"] or (DEFAULT_SELECTOR,)
+    return grid(layers, given["sparsities"], selectors)
 
 
 def _job_request(given: dict[str, Any]) -> JobRequest:

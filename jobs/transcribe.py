@@ -33,7 +33,7 @@ next         earshard export {output} --format srt
               help="Share of encoder positions dropped, 0 to 0.95; adaptive or a policy file: as much as "
               "--wer-budget allows.")  # fmt: skip
 @click.option("--wer-budget", type=click.FloatRange(0, config.MAX_BUDGET, min_open=True),
-              help="How much adaptive may differ from dense, in word edits per dense word.  "
+              help="How much worse than dense adaptive may be, in word errors per dense word.  "
               f"[default: {config.DEFAULT_BUDGET}]")  # fmt: skip
 @click.option(
     "--sparsify-layer",
@@ -44,8 +44,7 @@ next         earshard export {output} --format srt
 @click.option(
     "--selector",
     type=click.Choice(OFFERED),
-    help="The rule that chooses the positions kept.  "
-    f"[default: {DEFAULT_SELECTOR}; adaptive: {config.ADAPTIVE_SELECTOR}]",
+    help=f"The rule that chooses the positions kept.  [default: {DEFAULT_SELECTOR}]",
 )
 @click.option("--language", default=JobOptions.language, show_default=True,
               help="A code such as en; auto: by recording; each: by window.")  # fmt: skip

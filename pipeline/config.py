@@ -40,7 +40,6 @@ NO_OPTIONS = {
     "schema_version": "the schema's version",
 }
 ADAPTIVE = "adaptive"
-ADAPTIVE_SELECTOR = "stride"  # lost least at equal k wherever it was measured (docs/sparsity.md)
 DEFAULT_BUDGET = 0.01
 MAX_BUDGET = 0.5
 Channels = Literal["mix", "split"]
@@ -71,9 +70,9 @@ class JobOptions:
     engine_version: str
     schema_version: int = 1
     sparsity: float | str = ADAPTIVE  # a share of positions, `adaptive`, or `policy:` and a policy's hash
-    wer_budget: float | None = None  # word edits per dense word; `DEFAULT_BUDGET` but at a fixed sparsity
+    wer_budget: float | None = None  # excess errors per dense word; `DEFAULT_BUDGET` but at a fixed sparsity
     sparsify_layer: int = DEFAULT_LAYER
-    selector: str = "auto"  # `ADAPTIVE_SELECTOR` where adaptive, else `DEFAULT_SELECTOR`
+    selector: str = DEFAULT_SELECTOR
     language: str = "auto"
     task: str = "transcribe"
     initial_prompt: str | None = None
@@ -93,9 +92,6 @@ class JobOptions:
         """Choose what goes with the sparsity; check every field whose range is the same for all models."""
         if isinstance(self.sparsity, str) and self.wer_budget is None:
             object.__setattr__(self, "wer_budget", DEFAULT_BUDGET)
-        if self.selector == "auto":
-            selector = ADAPTIVE_SELECTOR if self.sparsity == ADAPTIVE else DEFAULT_SELECTOR
-            object.__setattr__(self, "selector", selector)
         if not isinstance(self.sparsity, str):
             check_sparsity(self.sparsity)
         check_budget(self.sparsity, self.wer_budget)

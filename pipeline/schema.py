@@ -192,6 +192,16 @@ SLOW_RECORDING = pa.struct(
     ]
 )
 
+# A window of the shadow: word edits between its texts, see `adaptive.bounds.Draw`.
+SHADOW_WINDOW = pa.struct(
+    [
+        _required("num_words", pa.int32()),
+        _required("sparse_errors", pa.int32()),
+        _required("shifted_errors", pa.int32()),
+        _required("dense_errors", pa.int32()),
+    ]
+)
+
 # One row per shard; on disk it is also the marker that the shard is done.
 METRICS = pa.schema(
     [
@@ -219,6 +229,7 @@ METRICS = pa.schema(
         _required("num_shadow", pa.int64()),
         _required("shadow_num_errors", pa.int64()),
         _required("shadow_num_words", pa.int64()),
+        pa.field("shadow_windows", pa.list_(SHADOW_WINDOW)),  # null in outputs of 0.1
         _required("shadow_dense_device_s", pa.float64()),
         _required("shadow_sparse_device_s", pa.float64()),
         *(pa.field(name, pa.int64()) for name in COUNTS),  # null without references
@@ -237,15 +248,17 @@ METRICS = pa.schema(
     ]
 )
 
-# One window of the calibration sample at one level of adaptive sparsity, beside its dense decoding.
+# One window of the calibration sample at one level of adaptive sparsity, beside its dense decodings.
 SAMPLE = pa.schema(
     [
         _required("unit", pa.int32()),
         _required("recording_id", pa.string()),
         _required("start_s", pa.float64()),  # time in the recording
         _required("level", pa.int32()),
-        _required("num_errors", pa.int64()),
         _required("num_words", pa.int64()),
+        _required("sparse_errors", pa.int64()),  # see `adaptive.bounds.Draw`
+        _required("shifted_errors", pa.int64()),
+        _required("dense_errors", pa.int64()),
         _required("kept_positions", pa.int64()),
         _required("total_positions", pa.int64()),
         _required("retried_positions", pa.int64()),  # of the windows that were decoded again
@@ -267,7 +280,7 @@ MEASURES = (
     *("num_windows", "num_tokens", "wall_s", "device_s", "kept_positions", "total_positions"),
     *("sparsity_mean", "sparsity_min", "sparsity_max", "level", "num_fallback", "fallback_device_s"),
     "slowest",
-    *("num_shadow", "shadow_num_errors", "shadow_num_words"),
+    *("num_shadow", "shadow_num_errors", "shadow_num_words", "shadow_windows"),
     *("shadow_dense_device_s", "shadow_sparse_device_s"),
     *("device", "host", "model", "started_at"),
 )

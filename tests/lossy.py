@@ -13,7 +13,7 @@ VOCABULARY = ("ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", 
 
 @dataclass
 class LossyEngine:
-    """Loses words below a share of 1: about one in `1 / (1 - share)` windows of ten loses one.
+    """Loses a word in some windows: in the share of them that is dropped of the positions, times `loss`.
 
     The dense text of a window is a function of its samples; so is the window's luck at a level.
     """
@@ -34,8 +34,8 @@ class LossyEngine:
         words = [VOCABULARY[(key >> i) % len(VOCABULARY)] for i in range(NUM_WORDS)]
         if level is None:
             return result(" ".join(words), language=language, device_s=1.0)
-        luck = zlib.crc32(f"{key} {level.share}".encode()) / 2**32
-        if luck < self.loss * (1 - level.share):
+        luck = zlib.crc32(f"{key} {level.sparsity}".encode()) / 2**32
+        if luck < self.loss * level.sparsity:
             words[key % NUM_WORDS] = "weed"
-        kept = min(1500, round(1500 * level.share / 1.6))
+        kept = min(1500, round(1500 * (1 - level.sparsity)))
         return result(" ".join(words), language=language, kept_positions=kept, device_s=0.5)

@@ -13,7 +13,7 @@ OPTIONS = JobOptions(
     model="demo", model_revision="r", dtype="float32", engine_version="1", sparsity=0.0, beam_size=2
 )
 ADAPTIVE = {"sparsity": "adaptive", "wer_budget": 0.01}
-POLICY = PolicyFile(model="demo", model_revision="r", levels=(Level(share=1.0),), start=1)
+POLICY = PolicyFile(model="demo", model_revision="r", levels=(Level(thin_ends=True),), start=1)
 OTHER = {
     **{"model": "x", "model_revision": "y", "dtype": "bfloat16", "engine_version": "2", "schema_version": 2},
     **{"sparsity": 0.5, "sparsify_layer": 3, "selector": "stride", "language": "de", "task": "translate"},
@@ -151,10 +151,10 @@ def test_another_sparsity_is_refused_in_one_line(text, message):
         ((0.5, 0.01, None, None), r"--wer-budget 0\.01: must be left out at a fixed sparsity"),
         (("adaptive", 0.0, None, None), r"--wer-budget 0\.0: must be a number above 0"),
         (("adaptive", float("nan"), None, None), "--wer-budget nan"),
-        ((POLICY, None, 2, None), "--sparsify-layer 2: must be left out with a policy file"),
+        ((POLICY, None, 2, None), "--sparsify-layer 2: must be left out unless --sparsity is a number"),
         ((0.0, None, 4, None), "--sparsify-layer 4: must be left out at --sparsity 0"),
         ((0.0, None, None, "random"), "--selector random: must be left out at --sparsity 0"),
-        ((POLICY, None, None, "stride"), "--selector stride: must be left out with a policy file"),
+        ((POLICY, None, None, "stride"), "--selector stride: must be left out unless --sparsity is a number"),
     ],
 )
 def test_options_of_sparsity_that_do_nothing_are_refused(arguments, message):
@@ -175,9 +175,9 @@ def test_the_budget_is_one_in_a_hundred_unless_it_is_given():
 
 @pytest.mark.parametrize(
     ("sparsity", "asked", "selector"),
-    [("adaptive", None, "stride"), (0.5, None, "attention"), ("adaptive", "energy", "energy")],
+    [("adaptive", None, "attention"), (0.5, None, "attention"), (0.5, "energy", "energy")],
 )
-def test_the_rule_is_the_papers_but_for_adaptive_unless_one_is_asked_for(sparsity, asked, selector):
+def test_the_rule_is_the_papers_unless_one_is_asked_for(sparsity, asked, selector):
     assert with_sparsity(sparsity, None, None, asked).selector == selector
 
 

@@ -1,4 +1,4 @@
-"""Calibration: the sparsest level whose loss is within the budget, from a sample decoded at all of them."""
+"""Calibration: the cheapest level whose excess is within the budget, from a sample decoded at all of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.adaptive import bounds, sampling
+from pipeline.adaptive.bounds import Draw, draw_of
 from pipeline.adaptive.certainty import floor_of, is_unsure
-from pipeline.adaptive.comparison import by_root, compare
-from pipeline.adaptive.job_policy import Draws
+from pipeline.adaptive.comparison import begun_earlier, by_root, compare, heard_languages
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.sparsify.level import Level
 from pipeline.longform.placed import PlacedWindow, placed_windows
@@ -23,10 +23,9 @@ from pipeline.schema import SAMPLE_RESULT, table_of
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationTask:
-    """What the actors need to calibrate: the ladder, and the errors after which nothing sparser is tried."""
+    """What the actors need to calibrate: the ladder."""
 
     ladder: tuple[Level, ...]
-    max_errors: float
 
 
 def sample_number(shard_id: int) -> int:
@@ -41,26 +40,27 @@ def calibrate_unit(
     unit: int,
     language: str,
     ladder: Sequence[Level],
-    max_errors: float,
 ) -> pa.Table:
-    """Decode a unit of the sample dense and at every level, mildest first.
+    """Decode a unit of the sample dense, dense begun earlier, and at every level.
 
-    shard: one row of `SHARD_AUDIO`. max_errors: a level with more errors than this, before any floor, is the
-    last that is tried. Returns a row of `SAMPLE_RESULT`.
+    shard: one row of `SHARD_AUDIO`. Returns a row of `SAMPLE_RESULT`.
     """
     row = {name: shard.column(name)[0] for name in shard.column_names}
     recordings = row["recordings"].as_py()
     windows = _first(placed_windows(row), sampling.STRETCH_S)
-    dense = by_root(transcribe_windows(windows, recordings, engine, language))
+    earlier = {window.root: begun_earlier(window) for window in windows}
+    first = transcribe_windows(windows, recordings, engine, language)
+    dense, languages = by_root(first), heard_languages(first)
+    same = {shifted.root: languages[root] for root, shifted in earlier.items()}
+    shifted = by_root(transcribe_windows(list(earlier.values()), recordings, engine, same))
     found: list[dict[str, Any]] = []
     for rung, level in enumerate(ladder, 1):
         sparse = by_root(transcribe_windows(windows, recordings, engine, language, level))
         for (recording, start_s), results in sparse.items():
             where = {"unit": unit, "recording_id": recordings[recording]["recording_id"], "start_s": start_s}
-            compared = compare(dense[recording, start_s], results)
-            found.append({**where, "level": rung, **asdict(compared)})
-        if sum(one["num_errors"] for one in found if one["level"] == rung) > max_errors:
-            break
+            root = recording, start_s
+            compared = compare(dense[root], shifted[earlier[root].root], results)
+            found.append({**where, "level": rung, **compared.as_dict()})
     return table_of(SAMPLE_RESULT, [{"unit": unit, "windows": found}])
 
 
@@ -74,14 +74,15 @@ def _first(windows: Sequence[PlacedWindow], seconds: float) -> list[PlacedWindow
 class LevelEvidence:
     """What the sample says of one level.
 
-    bound: of the loss. cost: positions kept and those of retries, over the same when dense: what a device
-    takes at most, without the noise of its clock. Retries that dense would not need count against a level.
+    excess, bound: see `adaptive.bounds`. cost: positions kept and those of retries, over the same when dense:
+    what a device takes at most, without the noise of its clock. Retries that dense would not need count
+    against a level.
     """
 
     level: int
     num_windows: int
-    num_errors: int
     num_words: int
+    excess: float | None
     bound: float
     cost: float
     retried_share: float
@@ -156,17 +157,15 @@ def decide(rows: Sequence[Mapping[str, Any]], num_levels: int, budget: float) ->
 
 def _evidence(rung: int, rows: Sequence[Mapping[str, Any]], budget: float) -> LevelEvidence:
     draws = _draws(rows)
-    bound = bounds.upper_bound(
-        [errors for errors, _ in draws], [words for _, words in draws], error_level=bounds.CALIBRATION_ERROR
-    )
+    bound = bounds.upper_bound(draws, error_level=bounds.CALIBRATION_ERROR)
     kept, total, retried, dense = (
         sum(row[f"{name}_positions"] for row in rows) for name in ("kept", "total", "retried", "dense")
     )
     return LevelEvidence(
         level=rung,
         num_windows=len(rows),
-        num_errors=sum(errors for errors, _ in draws),
-        num_words=sum(words for _, words in draws),
+        num_words=sum(draw.num_words for draw in draws),
+        excess=bounds.excess(draws),
         bound=bound,
         cost=(kept + retried) / dense if dense else 1.0,
         retried_share=retried / total if total else 0.0,
@@ -186,13 +185,14 @@ def guarded(row: Mapping[str, Any], floor: float | None) -> Mapping[str, Any]:
         return row
     return {
         **row,
-        "num_errors": 0,
+        "sparse_errors": 0,
+        "shifted_errors": row["dense_errors"],
         "retried_positions": row["retried_positions"] + row["dense_positions"],
         "sparse_device_s": row["sparse_device_s"] + row["dense_device_s"],
     }
 
 
-def draws_of(rows: Sequence[Mapping[str, Any]], ladder: Sequence[Level]) -> tuple[Draws, ...]:
+def draws_of(rows: Sequence[Mapping[str, Any]], ladder: Sequence[Level]) -> tuple[tuple[Draw, ...], ...]:
     """What rows of `SAMPLE` say of each level of the ladder, with its floor, from rung 1 on."""
     return tuple(
         _draws([guarded(row, level.min_logprob) for row in rows if row["level"] == rung])
@@ -200,7 +200,7 @@ def draws_of(rows: Sequence[Mapping[str, Any]], ladder: Sequence[Level]) -> tupl
     )
 
 
-def _draws(rows: Sequence[Mapping[str, Any]]) -> Draws:
-    """Errors and words of each window, in the order of unit and place."""
+def _draws(rows: Sequence[Mapping[str, Any]]) -> tuple[Draw, ...]:
+    """The windows in the order of unit and place."""
     ordered = sorted(rows, key=lambda row: (row["unit"], row["recording_id"], row["start_s"]))
-    return tuple((row["num_errors"], row["num_words"]) for row in ordered)
+    return tuple(map(draw_of, ordered))

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pipeline.adaptive import bounds, sampling
+from pipeline.adaptive.bounds import Draw, draw_of
 from pipeline.adaptive.files import epoch_name
-from pipeline.adaptive.job_policy import Draws, JobPolicy
+from pipeline.adaptive.job_policy import JobPolicy
 from pipeline.output.store import Store
 
 LAG = 2  # epochs: while one is committed the next one runs
@@ -24,12 +25,15 @@ log = logging.getLogger("earshard")
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """One comparison of the loss on a rung, calibration included, with the budget."""
+    """One comparison of the excess on a rung, calibration included, with the budget.
+
+    bound: what the excess is above, but for `bounds.LOOK_ERROR`.
+    """
 
     rung: int
-    num_errors: int
     num_words: int
     shadow_words: int
+    excess: float | None
     bound: float
     passed: bool
 
@@ -63,19 +67,20 @@ def read_epoch(content: bytes) -> EpochLevel:
 def next_epoch(before: EpochLevel, shards: Iterable[Mapping[str, Any]], policy: JobPolicy) -> EpochLevel:
     """The level of the epoch after `before`.
 
-    It goes one rung down where the bound of the loss passes the budget, and never up: the rungs above were
-    not good enough, or dearer. `shards` are rows of METRICS of all shards in epochs that are at least `LAG`
-    before the new one.
+    It goes one rung down where the lower bound of the excess passes the budget, and never up: the rungs above
+    were not good enough, or dearer. `shards` are rows of METRICS of all shards in epochs that are at least
+    `LAG` before the new one.
     """
     after = replace(before, epoch=before.epoch + 1, look=None)
     if before.rung == 0 or before.num_looks >= bounds.MAX_LOOKS:
         return after
     shadow = [
-        (shard["shadow_num_errors"], shard["shadow_num_words"])
+        draw_of(window)
         for shard in sorted(shards, key=lambda shard: shard["shard_id"])
         if shard["level"] == before.rung
+        for window in shard["shadow_windows"] or ()
     ]
-    shadow_words = sum(words for _, words in shadow)
+    shadow_words = sum(draw.num_words for draw in shadow)
     if shadow_words < before.next_look_words:
         return after
     look = take_look(before.rung, shadow, policy)
@@ -85,22 +90,21 @@ def next_epoch(before: EpochLevel, shards: Iterable[Mapping[str, Any]], policy: 
     return EpochLevel(epoch=after.epoch, rung=before.rung - 1, num_looks=before.num_looks + 1, look=look)
 
 
-def take_look(rung: int, shadow: Sequence[tuple[int, int]], policy: JobPolicy) -> Look:
-    """Compare the loss on a rung with the budget. Shards and windows of the calibration are the draws."""
+def take_look(rung: int, shadow: Sequence[Draw], policy: JobPolicy) -> Look:
+    """Compare the excess on a rung, in the shadow and in the job's own calibration, with the budget."""
     draws = [*calibrated(policy, rung), *shadow]
-    errors, words = [draw[0] for draw in draws], [draw[1] for draw in draws]
-    bound = bounds.upper_bound(errors, words, error_level=bounds.LOOK_ERROR)
+    bound = bounds.lower_bound(draws, error_level=bounds.LOOK_ERROR)
     return Look(
         rung=rung,
-        num_errors=sum(errors),
-        num_words=sum(words),
-        shadow_words=sum(words for _, words in shadow),
+        num_words=sum(draw.num_words for draw in draws),
+        shadow_words=sum(draw.num_words for draw in shadow),
+        excess=bounds.excess(draws),
         bound=bound,
         passed=bound <= policy.budget,
     )
 
 
-def calibrated(policy: JobPolicy, rung: int) -> Draws:
+def calibrated(policy: JobPolicy, rung: int) -> tuple[Draw, ...]:
     """What the job's own calibration saw on a rung; nothing where it had none."""
     return policy.calibrated[rung - 1] if 0 < rung <= len(policy.calibrated) else ()
 
@@ -150,6 +154,6 @@ def _log_look(level: EpochLevel, policy: JobPolicy) -> None:
     if look is not None:
         outcome = "stays" if look.passed else f"goes down to {level.rung}"
         log.info(
-            "epoch %d: sparsity level %d %s, loss at most %.2f%% (budget %.2f%%)",
+            "epoch %d: sparsity level %d %s, excess at least %.2f%% (budget %.2f%%)",
             *(level.epoch, look.rung, outcome, 100 * look.bound, 100 * policy.budget),
         )

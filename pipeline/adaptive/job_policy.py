@@ -4,41 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipeline.adaptive import sampling
+from pipeline.adaptive.bounds import Draw
 from pipeline.adaptive.shadow import ShardLevel
 from pipeline.engine.sparsify.level import Level
 
 EPOCH_SHARDS = 64
-Draws = tuple[tuple[int, int], ...]  # word errors and dense words of each draw
-# Kept positions per position that carries sound; what is above 1 is silence, which a decoder needs some of to
-# know where it is. Which of them is used, calibration says (docs/sparsity.md).
-SHARES = (1.4, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7)
-# Finer than the engine's own sizes: rounded up to those, a spread-out window would keep a tenth more. Finer
-# still would leave too few windows of one size to fill a GPU's batch. A window that needs more than two
-# thirds of its positions stays dense: two fifths of the loss of a share of 0.85 came from these, and a
-# seventh of its saving.
-SIZES = (400, 500, 600, 700, 800, 900, 1000, 1500)
+# The levels of every job that was given none, mildest first: the ends of windows thinned, then every second
+# position dropped as well, late and early. Nothing that was tried beside them was better on real weights
+# (docs/measurements/sparsity-rules.md).
+LADDER = (
+    Level(thin_ends=True),
+    Level(layer=3, selector="stride", sparsity=0.5, thin_ends=True),
+    Level(layer=2, selector="stride", sparsity=0.5, thin_ends=True),
+)
 
 
-def default_ladder(layer: int, selector: str) -> tuple[Level, ...]:
-    """The levels of `SHARES` at a scoring layer (1-based) with a selector of `engine.sparsify`."""
-    return tuple(Level(layer=layer, selector=selector, share=share, sizes=SIZES) for share in SHARES)
+def ladder_of(num_layers: int) -> tuple[Level, ...]:
+    """The levels of `LADDER` that a model of so many encoder layers can do."""
+    return tuple(level for level in LADDER if level.layer <= num_layers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobPolicy:
     """The ladder of a job, where it starts, and how its shadow is drawn.
 
-    start: a rung; 0 is dense, n is `ladder[n - 1]`. budget: word errors per dense word. share: of windows in
-    the shadow. salt: the hash of the plan. calibrated: what the job's own calibration saw on the rungs from 1
-    on; empty with a policy file. epoch_shards: shards that have their level in common.
+    start: a rung; 0 is dense, n is `ladder[n - 1]`. budget: excess errors per dense word. share: of windows
+    in the shadow. salt: the hash of the plan. calibrated: what the job's own calibration saw on the rungs
+    from 1 on; empty where others' evidence serves. epoch_shards: shards that have their level in common.
     """
 
     ladder: tuple[Level, ...]
     start: int
     budget: float
-    share: float
     salt: str
-    calibrated: tuple[Draws, ...] = ()
+    share: float = field(default_factory=lambda: sampling.SHADOW_SHARE)
+    calibrated: tuple[tuple[Draw, ...], ...] = ()
     epoch_shards: int = field(default_factory=lambda: EPOCH_SHARDS)
 
     def epoch_of(self, shard_id: int) -> int:

@@ -27,7 +27,8 @@ class PolicyError(UserError):
 class PolicyFile:
     """A ladder of levels, mildest first. `start` is a rung: 0 is dense, n is `levels[n - 1]`.
 
-    `model` and `model_revision` name the weights that the evidence is of.
+    `model` and `model_revision` name the weights that the evidence is of; `weights` is their
+    `snapshot.weights_digest`, "" in files of `jobs.search`.
     """
 
     model: str
@@ -35,6 +36,7 @@ class PolicyFile:
     levels: tuple[Level, ...]
     start: int
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    weights: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= len(self.levels):
@@ -46,6 +48,7 @@ class PolicyFile:
             "format": FORMAT,
             "model": self.model,
             "model_revision": self.model_revision,
+            **({"weights": self.weights} if self.weights else {}),
             "levels": [level.as_dict() for level in self.levels],
             "start": self.start,
             "evidence": dict(self.evidence),
@@ -90,6 +93,7 @@ def parse_policy(content: bytes) -> PolicyFile:
         levels=tuple(_level(number, found) for number, found in enumerate(stored["levels"], 1)),
         start=stored["start"],
         evidence=stored.get("evidence") or {},
+        weights=str(stored.get("weights", "")),
     )
 
 

@@ -21,11 +21,7 @@ STRETCH_S = 300.0  # of one recording at most: many recordings say more than man
 MIN_STRETCH_S = float(MIN_PART_S)  # the cuts at both ends lie within 30 s of their places
 MIN_OFFSET_S = 30.0  # a cut is looked for from so much before its place on
 
-# A shadow of one window in fifty costs about 3 % of device time. A small job needs a larger one to say
-# anything: an hour of audio, but never more than one window in ten.
-SHADOW_SHARE = 0.02
-MAX_SHADOW_SHARE = 0.1
-SHADOW_S = 3600.0
+SHADOW_SHARE = 0.01  # of the windows: decoded dense twice, they cost 2 % of what a dense job takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +87,6 @@ def _by_batch(plan: pa.Table, value: Callable[[Mapping[str, Any]], float]) -> np
     """A number for each row: a million of them never exist as objects at once."""
     batches = plan.drop_columns(["reference", "identity"]).to_batches(max_chunksize=BATCH_ROWS)
     return np.array([number for batch in batches for number in map(value, batch.to_pylist())])
-
-
-def shadow_share(plan: pa.Table) -> float:
-    """The share of windows that are decoded dense as well, from the plan alone."""
-    return min(MAX_SHADOW_SHARE, max(SHADOW_SHARE, SHADOW_S / max(1.0, float(_estimates(plan).sum()))))
 
 
 def fraction(*key: str | int | float) -> float:

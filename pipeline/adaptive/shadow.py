@@ -1,4 +1,4 @@
-"""The shadow: a sample of the windows of a running job, decoded dense as well.
+"""The shadow: a sample of the windows of a running job, decoded dense as well, and dense once more.
 
 The rows of the job hold the sparse text of these windows too, so that the sample stands for all of them.
 Only their counts are kept.
@@ -11,7 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.adaptive.comparison import Compared, by_root, compare
+from pipeline.adaptive.bounds import Draw
+from pipeline.adaptive.comparison import (
+    Compared,
+    begun_earlier,
+    by_root,
+    compare,
+    device_s,
+    heard_languages,
+)
 from pipeline.adaptive.sampling import is_drawn
 from pipeline.engine.sparsify.level import Level
 from pipeline.longform.placed import PlacedResult, PlacedWindow
@@ -22,7 +30,7 @@ from pipeline.longform.transcribe import Transcriber, transcribe_windows
 class ShardLevel:
     """How sparse a shard is: the level of a rung (None on rung 0, dense), and how its shadow is drawn.
 
-    share: of its windows that are decoded dense as well. salt: the hash of the plan.
+    share: of its windows that are in it. salt: the hash of the plan.
     """
 
     rung: int
@@ -33,11 +41,12 @@ class ShardLevel:
 
 @dataclass(frozen=True, kw_only=True)
 class Shadow:
-    """The counts of a shard's shadow, by their names in the metrics."""
+    """The counts of a shard's shadow, by their names in the metrics; `shadow_windows` one by one."""
 
     num_shadow: int = 0
     shadow_num_errors: int = 0
     shadow_num_words: int = 0
+    shadow_windows: tuple[Draw, ...] = ()
     shadow_dense_device_s: float = 0.0
     shadow_sparse_device_s: float = 0.0
 
@@ -53,7 +62,7 @@ def cast_shadow(
     engine: Transcriber,
     chosen: ShardLevel,
 ) -> tuple[Shadow, float]:
-    """Decode the drawn windows dense, in the language that they were transcribed in.
+    """Decode the drawn windows dense, and once more begun earlier, in the language that they were heard in.
 
     windows, results: those of the shard; recordings: rows of `READ_RECORDING`. Returns the counts, and the
     seconds the device worked for them.
@@ -62,13 +71,16 @@ def cast_shadow(
     if chosen.level is None or not drawn:
         return Shadow(), 0.0
     sparse = by_root(results)
-    same = {window.root for window in drawn if _was_dense(sparse[window.root])}
-    languages = {done.window.root: done.result.language for done in reversed(results) if not done.is_aside}
-    again = [window for window in drawn if window.root not in same]
-    dense = by_root(transcribe_windows(again, recordings, engine, languages))
-    compared = [compare(dense.get(root, sparse[root]), sparse[root]) for root in (w.root for w in drawn)]
-    worked_s = math.fsum(done.result.device_s for found in dense.values() for done in found)
-    return _added_up(compared), worked_s
+    languages = heard_languages(results)
+    earlier = [begun_earlier(window) for window in drawn]
+    languages |= {own.root: languages[window.root] for window, own in zip(drawn, earlier, strict=True)}
+    again = transcribe_windows([*drawn, *earlier], recordings, engine, languages)
+    dense = by_root(again)
+    compared = [
+        compare(dense[window.root], dense[shifted.root], sparse[window.root])
+        for window, shifted in zip(drawn, earlier, strict=True)
+    ]
+    return _added_up(compared), device_s(again)
 
 
 def _is_drawn(window: PlacedWindow, recordings: Sequence[Mapping[str, Any]], chosen: ShardLevel) -> bool:
@@ -78,19 +90,12 @@ def _is_drawn(window: PlacedWindow, recordings: Sequence[Mapping[str, Any]], cho
     )
 
 
-def _was_dense(results: Sequence[PlacedResult]) -> bool:
-    """Whether nothing was dropped and nothing failed: dense again would be the same."""
-    return all(
-        done.result.fallback is None and done.result.kept_positions == done.result.total_positions
-        for done in results
-    )
-
-
 def _added_up(compared: Sequence[Compared]) -> Shadow:
     return Shadow(
         num_shadow=len(compared),
-        shadow_num_errors=sum(one.num_errors for one in compared),
-        shadow_num_words=sum(one.num_words for one in compared),
+        shadow_num_errors=sum(one.draw.sparse_errors for one in compared),
+        shadow_num_words=sum(one.draw.num_words for one in compared),
+        shadow_windows=tuple(one.draw for one in compared),
         shadow_dense_device_s=math.fsum(one.dense_device_s for one in compared),
         shadow_sparse_device_s=math.fsum(one.sparse_device_s for one in compared),
     )

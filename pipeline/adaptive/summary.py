@@ -1,4 +1,4 @@
-"""What a job's adaptive sparsity came to: levels, loss and its bound, what it saved, what retries took."""
+"""What a job's adaptive sparsity came to: levels, excess and its bounds, what it saved, what retries took."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 from pipeline.adaptive import bounds
 from pipeline.adaptive.calibration import draws_of, stored_decision
 from pipeline.adaptive.files import DECISION, POLICY, read_sample
+from pipeline.adaptive.policy_file import parse_policy
+from pipeline.adaptive.shipped import evidence_of
 from pipeline.output.store import Store
 
 
@@ -19,9 +21,10 @@ def summarise_policy(
 ) -> dict[str, Any] | None:
     """The figures of an adaptive job, finished or not; None at a fixed sparsity.
 
-    The loss is that of the windows in shards that were sparse: the shadow, and what the job calibrated itself
-    with at the levels that it then used. `loss_bound` holds but for `error_level`; it is null without words.
-    Device seconds of the calibration are in no shard's.
+    `excess` and its bounds are the job's own: of the shadow in shards that were sparse, and of what the job
+    calibrated itself with at the levels that it then used. Each bound holds but for `error_level`; they are
+    null with fewer than `bounds.MIN_DRAWS` windows. `evidence` is what the policy says of the level that it
+    began with. Device seconds of the calibration are in no shard's.
 
     Args:
         markers: rows of METRICS.
@@ -31,23 +34,26 @@ def summarise_policy(
         return None
     sparse = [marker for marker in markers if marker["level"]]
     sample = read_sample(store)
-    used = {marker["level"] for marker in sparse}
     content = store.read(DECISION)
     calibrated = draws_of(sample, stored_decision(content)[0]) if content is not None else ()
+    used = {marker["level"] for marker in sparse}
     draws = [draw for rung, found in enumerate(calibrated, 1) if rung in used for draw in found]
-    draws += [(marker["shadow_num_errors"], marker["shadow_num_words"]) for marker in sparse]
-    errors, words = [draw[0] for draw in draws], [draw[1] for draw in draws]
+    draws += [bounds.draw_of(window) for marker in sparse for window in marker["shadow_windows"] or ()]
+    words = sum(draw.num_words for draw in draws)
     dense_s, sparse_s = (_sum(sparse, f"shadow_{kind}_device_s") for kind in ("dense", "sparse"))
     dense_of_windows = {(r["unit"], r["recording_id"], r["start_s"]): r["dense_device_s"] for r in sample}
-    bound = bounds.upper_bound(errors, words, error_level=bounds.REPORT_ERROR) if sum(words) else None
     return {
         "wer_budget": budget,
         "reason": _reason(store, content),
+        "evidence": _evidence(store),
         "levels": {str(rung): num for rung, num in sorted(_levels(markers).items())},
-        "loss": sum(errors) / sum(words) if sum(words) else None,
-        "loss_bound": bound,
+        "excess": bounds.excess(draws),
+        "excess_low": _finite(bounds.lower_bound(draws, error_level=bounds.REPORT_ERROR)),
+        "excess_bound": _finite(bounds.upper_bound(draws, error_level=bounds.REPORT_ERROR)),
         "error_level": bounds.REPORT_ERROR,
-        "loss_num_words": sum(words),
+        "num_words": words,
+        "sparse_differs": sum(draw.sparse_errors for draw in draws) / words if words else None,
+        "dense_differs": sum(draw.dense_errors for draw in draws) / words if words else None,
         "num_shadow": int(_sum(sparse, "num_shadow")),
         "shadow_saved": 1 - sparse_s / dense_s if dense_s else None,
         "calibration_device_s": _sum(sample, "sparse_device_s") + math.fsum(dense_of_windows.values()),
@@ -62,6 +68,15 @@ def _reason(store: Store, decision: bytes | None) -> str | None:
     if decision is not None:
         return json.loads(decision)["reason"]
     return "a policy file" if store.read(POLICY) is not None else None
+
+
+def _evidence(store: Store) -> dict[str, Any] | None:
+    content = store.read(POLICY)
+    return None if content is None else evidence_of(parse_policy(content))
+
+
+def _finite(bound: float) -> float | None:
+    return bound if math.isfinite(bound) else None
 
 
 def _sum(rows: Sequence[Mapping[str, Any]], name: str) -> float:

@@ -15,8 +15,9 @@ from pipeline.engine.model import int8
 from pipeline.engine.model.encoder import Encoder, EncoderLayer
 from pipeline.engine.model.snapshot import resolve
 from pipeline.engine.model.whisper import load_model
+from pipeline.engine.sparsify.level import num_kept
 from pipeline.engine.sparsify.scoring_layer import finish_kept
-from pipeline.engine.sparsify.selectors import SELECTORS, Evidence, num_kept
+from pipeline.engine.sparsify.selectors import SELECTORS, Evidence
 
 DTYPES = ("float32", "int8") if int8.is_supported() else ("float32",)
 
@@ -53,11 +54,12 @@ def _runs(
     x = encoder.run(encoder.stem(mel), 0, layer - 1)
     scoring = encoder.layers[layer - 1]
     assert isinstance(scoring, EncoderLayer)
+    positions = torch.arange(x.shape[1])[None]
     selector, k = SELECTORS["attention"], num_kept(sparsity, x.shape[1])
 
     def eas() -> Tensor:
         qkv = scoring.project(x)
-        kept = selector(Evidence(q=qkv[0], k=qkv[1], mel=mel, seeds=[0]), k)
+        kept = selector(Evidence(q=qkv[0], k=qkv[1], mel=mel, seeds=[0], positions=positions), k)
         return finish_kept(scoring, x, qkv, kept)
 
     return lambda: scoring(x), eas

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.benchmark.machine import Peaks
 from pipeline.engine.model.shape import Shape
-from pipeline.engine.sparsify.selectors import num_kept
+from pipeline.engine.sparsify.level import num_kept
 
 
 @dataclass(frozen=True, kw_only=True)

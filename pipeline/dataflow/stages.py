@@ -139,7 +139,6 @@ class CalibrateShard:
                 unit=sample_number(audio.column("shard_id")[0].as_py()),
                 language=self._language,
                 ladder=self._task.ladder,
-                max_errors=self._task.max_errors,
             )
 
 

@@ -90,12 +90,9 @@ def _check_policy(policy: PolicyFile, model: str, snapshot: Snapshot) -> None:
             f"--sparsity: the policy was measured on {policy.model} ({policy.model_revision}), the model is "
             f"{model} ({snapshot.revision}); must be adaptive, or a policy for this model"
         )
-    config = snapshot.config
     for number, level in enumerate(policy.levels, 1):
         try:
-            level.check(
-                num_layers=config["encoder_layers"], num_positions=config.get("max_source_positions", 1500)
-            )
+            level.check(num_layers=snapshot.config["encoder_layers"])
         except ValueError as error:
             raise OptionError(f"--sparsity: level {number} of the policy: {error}") from error
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from pipeline.adaptive import sampling
+from pipeline.adaptive import sampling, shipped
 from pipeline.adaptive.calibration import (
     CalibrationTask,
     Decision,
@@ -19,7 +19,8 @@ from pipeline.adaptive.calibration import (
 )
 from pipeline.adaptive.files import DECISION, POLICY, read_sample, sample_name
 from pipeline.adaptive.job_policy import JobPolicy
-from pipeline.adaptive.policy_file import PolicyFile
+from pipeline.adaptive.policy_file import PolicyFile, parse_policy
+from pipeline.engine.model.snapshot import Snapshot
 from pipeline.engine.sparsify.level import Level
 from pipeline.output import attempts, files
 from pipeline.output.state import WorkUnit
@@ -39,18 +40,18 @@ def sample_unit(number: int, rows: pa.Table, attempt: int = 1) -> WorkUnit:
 RunUnits = Callable[[list[WorkUnit], CalibrationTask, int], None]
 
 
-def policy_from_file(
-    store: Store, policy: PolicyFile, plan: pa.Table, plan_hash: str, budget: float
-) -> JobPolicy:
-    """The policy of a job that was given a file; the file is kept beside what it decides."""
-    store.publish(POLICY, policy.as_json().encode())
-    return JobPolicy(
-        ladder=policy.levels,
-        start=policy.start,
-        budget=budget,
-        share=sampling.shadow_share(plan),
-        salt=plan_hash,
-    )
+def shipped_within(snapshot: Snapshot, budget: float) -> PolicyFile | None:
+    """The policy that ships for a model, begun within a budget; None for weights that were not measured."""
+    found = shipped.shipped_policy(snapshot)
+    return None if found is None else shipped.within(found, budget)
+
+
+def policy_from_file(store: Store, policy: PolicyFile, plan_hash: str, budget: float) -> JobPolicy:
+    """The policy of a job that was given a file; the file is kept beside what it decides, and rules."""
+    if store.publish(POLICY, policy.as_json().encode()):
+        _log_given(policy, budget)
+    policy = parse_policy(store.read(POLICY) or b"")
+    return JobPolicy(ladder=policy.levels, start=policy.start, budget=budget, salt=plan_hash)
 
 
 def policy_from_calibration(
@@ -71,13 +72,14 @@ def policy_from_calibration(
     if content is None:
         units = sampling.draw_units(plan, plan_hash, shard_s=shard_s)
         if units:
-            room_s = sampling.STRETCH_S * len(units)
-            most = budget * room_s * sampling.MAX_WORDS_PER_S
-            _decode(store, units, CalibrationTask(ladder=ladder, max_errors=most), run_units)
+            _decode(store, units, CalibrationTask(ladder=ladder), run_units)
             decision = decide(read_sample(store), len(ladder), budget)
         else:
             hours = sampling.MIN_WORDS / sampling.MAX_WORDS_PER_S / sampling.MAX_SHARE / 3600
-            decision = too_small(f"the job has less than {hours:.0f} h of audio")
+            decision = too_small(
+                f"these weights were not measured, and less than {hours:.0f} h of audio cannot tell; "
+                "--sparsity 0.5 --selector stride drops unmeasured, jobs.search measures on a labelled corpus"
+            )
         floored = (replace(level, min_logprob=decision.min_logprob) for level in ladder)
         decision = replace(decision, ladder=tuple(level.as_dict() for level in floored))
         content = decision.as_json()
@@ -88,7 +90,6 @@ def policy_from_calibration(
         ladder=ladder,
         start=start,
         budget=budget,
-        share=sampling.shadow_share(plan),
         salt=plan_hash,
         calibrated=draws_of(read_sample(store), ladder),
     )
@@ -121,9 +122,22 @@ def _left(store: Store, units: Sequence[pa.Table]) -> Iterator[WorkUnit]:
 def _log(decision: Decision, budget: float) -> None:
     for level in decision.levels:
         log.info(
-            "level %d: %d errors in %d words, loss at most %.2f%% (budget %.2f%%), cost %.2f, %.1f%% retried",
-            *(level.level, level.num_errors, level.num_words, 100 * level.bound, 100 * budget),
+            "level %d: excess %.2f%% of %d words, at most %.2f%% (budget %.2f%%), cost %.2f, %.1f%% retried",
+            *(level.level, 100 * (level.excess or 0), level.num_words, 100 * level.bound, 100 * budget),
             *(level.cost, 100 * level.retried_share),
         )
     chosen = f"level {decision.start}" if decision.start else "dense"
     log.info("adaptive sparsity: %s: %s", chosen, decision.reason)
+
+
+def _log_given(policy: PolicyFile, budget: float) -> None:
+    evidence = shipped.evidence_of(policy)
+    if evidence is None:
+        log.info("adaptive sparsity: level %d of a policy of %s", policy.start, policy.model)
+        return
+    log.info(
+        "adaptive sparsity: level %d, as measured on %s: WER %+.2f points, excess at most %.2f%% of %d words "
+        "(budget %.2f%%), %.2f of dense's device time",
+        *(policy.start, evidence["model"], 100 * evidence["wer_change"], 100 * evidence["excess_bound"]),
+        *(evidence["num_words"], 100 * budget, evidence["device_ratio"]),
+    )

@@ -16,12 +16,14 @@ import pyarrow as pa
 from pipeline import planning
 from pipeline.adaptive.calibration import CalibrationTask
 from pipeline.adaptive.epochs import Epochs
+from pipeline.adaptive.files import DECISION
 from pipeline.adaptive.gate import forget_stall
-from pipeline.adaptive.job_policy import JobPolicy, default_ladder
+from pipeline.adaptive.job_policy import JobPolicy, ladder_of
 from pipeline.adaptive.policy_file import PolicyFile
 from pipeline.config import JobOptions, JobRequest, RunOptions
 from pipeline.dataflow import cluster, workers
 from pipeline.driver import policy
+from pipeline.driver.model import find_model
 from pipeline.driver.progress import JobProgress
 from pipeline.driver.run_record import RunRecord
 from pipeline.errors import UnfinishedError
@@ -183,17 +185,22 @@ class JobRounds:
     ledger: OutputState
 
     def job_policy(self, given: PolicyFile | None) -> JobPolicy | None:
-        """The policy of adaptive sparsity, calibrated if need be; None at a fixed sparsity."""
+        """The policy of adaptive sparsity; None at a fixed sparsity.
+
+        given: a file's. Without one the evidence that ships for these weights serves, and without that the
+        job calibrates itself, as it goes on doing where it has begun to.
+        """
         options, store, plan_hash = self.rounds.options, self.ledger.store, self.ledger.stamp.plan_hash
         if options.wer_budget is None:
             return None
-        plan = files.parquet_table(store.read(plan_name(0)) or b"", PLAN)
-        if given is not None:
-            return policy.policy_from_file(store, given, plan, plan_hash, options.wer_budget)
+        snapshot = find_model(options.model, options.model_revision)
+        found = given or policy.shipped_within(snapshot, options.wer_budget)
+        if found is not None and store.read(DECISION) is None:
+            return policy.policy_from_file(store, found, plan_hash, options.wer_budget)
         return policy.policy_from_calibration(
             store,
-            default_ladder(options.sparsify_layer, options.selector),
-            plan,
+            ladder_of(snapshot.config["encoder_layers"]),
+            files.parquet_table(store.read(plan_name(0)) or b"", PLAN),
             plan_hash,
             options.wer_budget,
             shard_s=options.shard_hours * 3600,

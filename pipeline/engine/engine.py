@@ -18,7 +18,6 @@ from pipeline.engine.options import EngineOptions, check_fits
 from pipeline.engine.profile import profile
 from pipeline.engine.results import WindowResult
 from pipeline.engine.scheduling.passes import Passes
-from pipeline.engine.scheduling.scheduler import READ_AHEAD
 from pipeline.engine.scheduling.work import Pass, Work
 from pipeline.engine.sparsify.level import Level
 from pipeline.engine.sparsify.sound import is_audible, sounding_samples
@@ -190,8 +189,7 @@ class Engine:
         return [self._level if level is None else level for level in each]
 
     def _check_level(self, level: Level) -> None:
-        shape = self._model.shape
-        level.check(num_layers=shape.encoder_layers, num_positions=shape.source_positions)
+        level.check(num_layers=self._model.shape.encoder_layers)
 
     def _works(
         self,
@@ -269,8 +267,7 @@ def _batch_size(options: EngineOptions, model: Model) -> int:
     tokens = options.beam_size * shape.target_positions
     caches = 2 * shape.decoder_layers * (shape.source_positions + tokens) * shape.dim
     activations = 16 * shape.source_positions * shape.dim  # one layer's qkv, MLP and copies of the input
-    waiting = READ_AHEAD * shape.source_positions * shape.dim  # between the phases
-    window = caches + activations + waiting
+    window = caches + activations
     free, _ = torch.cuda.mem_get_info(model.device)
     return max(1, min(MAX_AUTO_BATCH, int(AUTO_MEMORY_SHARE * free) // (window * size)))
 

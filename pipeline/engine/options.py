@@ -12,7 +12,6 @@ Timestamps = Literal["alignment", "tokens", "none"]
 DTYPES = ("bfloat16", "float32", "int8")
 SELECTORS = (
     "attention",
-    "attention-quota",
     "attention-max",
     "attention-min",
     "attention-median",
@@ -21,8 +20,6 @@ SELECTORS = (
     "random",
     "energy",
     "trim",
-    "attention-averaged",
-    "stride-averaged",
 )
 OFFERED = ("attention", "stride", "trim")  # of SELECTORS, those worth transcribing with
 MAX_SPARSITY = 0.95

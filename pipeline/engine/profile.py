@@ -16,9 +16,9 @@ from pipeline.engine.decoding.slots import Slots
 from pipeline.engine.decoding.tasks import Task
 from pipeline.engine.model.encoder import EncoderLayer
 from pipeline.engine.model.whisper import Model
-from pipeline.engine.sparsify.level import Level
+from pipeline.engine.sparsify.level import Level, num_kept
 from pipeline.engine.sparsify.scoring_layer import finish_kept
-from pipeline.engine.sparsify.selectors import SELECTORS, Evidence, num_kept
+from pipeline.engine.sparsify.selectors import SELECTORS, Evidence
 
 OPERATIONS = (
     "log-mel features",
@@ -83,13 +83,12 @@ def _encode(model: Model, samples: np.ndarray, level: Level | None, layer: int, 
         with clock.operation(rest):
             x = scoring.finish(x, *qkv)
     else:
-        assert level.sparsity is not None
         with clock.operation(scores):
-            evidence = Evidence(q=qkv[0], k=qkv[1], mel=mel, seeds=[0])
-            selector = SELECTORS[level.selector]
-            kept = selector(evidence, num_kept(level.sparsity, x.shape[1]))
+            positions = torch.arange(x.shape[1], device=x.device)[None]
+            evidence = Evidence(q=qkv[0], k=qkv[1], mel=mel, seeds=[0], positions=positions)
+            kept = SELECTORS[level.selector](evidence, num_kept(level.sparsity, x.shape[1]))
         with clock.operation(rest):
-            x = finish_kept(scoring, x, qkv, kept, averages=selector.averages)
+            x = finish_kept(scoring, x, qkv, kept)
     with clock.operation(late):
         return encoder.norm(encoder.run(x, layer, len(encoder.layers)))
 

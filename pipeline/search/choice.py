@@ -17,12 +17,12 @@ from pipeline.search.settings import Setting, level_name
 class Candidate:
     """A level, by the worst that was seen of it under any condition.
 
-    loss: word edits per dense word. bound: the upper end of its interval; `inf` where dense said nothing.
+    excess: word edits per dense word. bound: the upper end of its interval; `inf` where dense said nothing.
     device_ratio: device time over dense.
     """
 
     level: Level
-    loss: float
+    excess: float
     bound: float
     device_ratio: float
 
@@ -42,8 +42,8 @@ def candidates(settings: Sequence[Setting], figures: Sequence[SettingFigures]) -
     return [
         Candidate(
             level=level,
-            loss=max(worst if one.loss is None else one.loss for one in own),
-            bound=max(one.loss_bound for one in own),
+            excess=max(worst if one.excess is None else one.excess for one in own),
+            bound=max(one.excess_bound for one in own),
             device_ratio=max(worst if one.device_ratio is None else one.device_ratio for one in own),
         )
         for level, own in seen.items()
@@ -51,7 +51,7 @@ def candidates(settings: Sequence[Setting], figures: Sequence[SettingFigures]) -
 
 
 def front(found: Sequence[Candidate]) -> list[Candidate]:
-    """Those that no other beats in loss and device time both, the slowest first."""
+    """Those that no other beats in excess and device time both, the slowest first."""
     return sorted(
         (one for one in found if not any(_beats(other, one) for other in found)),
         key=lambda one: -one.device_ratio,
@@ -59,12 +59,12 @@ def front(found: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _beats(other: Candidate, one: Candidate) -> bool:
-    no_worse = other.loss <= one.loss and other.device_ratio <= one.device_ratio
-    return no_worse and (other.loss < one.loss or other.device_ratio < one.device_ratio)
+    no_worse = other.excess <= one.excess and other.device_ratio <= one.device_ratio
+    return no_worse and (other.excess < one.excess or other.device_ratio < one.device_ratio)
 
 
 def best(found: Sequence[Candidate], wer_budget: float) -> Candidate | None:
-    """The fastest level whose loss is within the budget even at the upper end of its interval.
+    """The fastest level whose excess is within the budget even at the upper end of its interval.
 
     None where no level is both within the budget and faster than dense.
     """

@@ -1,4 +1,4 @@
-"""What the trials of a search say of each setting: errors, loss, device time, positions, retries."""
+"""What the trials of a search say of each setting: errors, excess, device time, positions, retries."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.adaptive.bounds import ERROR_LEVEL, upper_bound
+from pipeline.adaptive.bounds import ERROR_LEVEL, Draw, upper_bound
+from pipeline.adaptive.comparison import compare_texts
 from pipeline.metrics import wer
 from pipeline.metrics.intervals import ratio_interval
 from pipeline.search.settings import Setting
-from pipeline.search.trials import Key, Trials, dense_names
+from pipeline.search.trials import Key, Trials, dense_names, shifted_names
 
 POSITIONS_PER_S = 50
 ALL = "all"
@@ -26,10 +27,11 @@ Interval = tuple[float, float]
 class SettingFigures:
     """One setting on one group of windows. Ratios are None where there is nothing to divide by.
 
-    Intervals are the central 95 % of a bootstrap: of loss and device ratio over windows, of WER and its
+    Intervals are the central 95 % of a bootstrap: of excess and device ratio over windows, of WER and its
     change over recordings, whose windows have no reference of their own.
-    loss: word edits between this text and the dense one, per dense word. loss_bound: what it is below with
-        95 % of certainty, as `jobs.transcribe` bounds it; infinite without dense words.
+    num_edits: word edits between this text and the dense one. excess: how much more it differs from dense
+        than dense from itself, per dense word. excess_bound: what that is below with 95 % of certainty, as
+        `jobs.transcribe` bounds it; infinite with few windows (see `adaptive.bounds`).
     device_ratio: device time, retries included, over that of dense under the same condition.
     kept_mean, sparsity, speech_sparsity: positions kept by the first pass of a window, and the share of
     positions that it dropped, of all and of those inside speech.
@@ -47,9 +49,9 @@ class SettingFigures:
     wer_change_interval: Interval | None
     num_dense_words: int
     num_edits: int
-    loss: float | None
-    loss_interval: Interval | None
-    loss_bound: float
+    excess: float | None
+    excess_interval: Interval | None
+    excess_bound: float
     device_s: float
     device_ratio: float | None
     device_ratio_interval: Interval | None
@@ -63,7 +65,7 @@ class SettingFigures:
 
     def as_dict(self) -> dict[str, Any]:
         """The figures by name."""
-        return asdict(self) | {"loss_bound": finite(self.loss_bound)}
+        return asdict(self) | {"excess_bound": finite(self.excess_bound)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +74,7 @@ class ComparedWindow:
 
     group: str
     recording_id: str
-    num_edits: int
-    num_dense_words: int
+    draw: Draw
     device_s: float
     dense_device_s: float
     retry_device_s: float
@@ -94,10 +95,11 @@ def figures_of(
     group: names the group of a recording_id.
     """
     found = []
-    names = dense_names(settings)
+    names, shifted = dense_names(settings), shifted_names(settings)
     for setting in settings:
         dense = names[setting.condition]
-        windows = _windows(trials, setting.name, dense, group or (lambda _recording_id: ALL))
+        group_of = group or (lambda _recording_id: ALL)
+        windows = _windows(trials, (setting.name, dense, shifted[setting.condition]), group_of)
         recordings = [
             (group(one[0]) if group else ALL, one) for one in _recordings(trials, setting.name, dense)
         ]
@@ -111,24 +113,30 @@ def figures_of(
     return found
 
 
-def _windows(trials: Trials, name: str, dense: str, group: Callable[[str], str]) -> list[ComparedWindow]:
-    dense_trials = trials.by_setting[dense]
+def _windows(
+    trials: Trials, names: tuple[str, str, str], group: Callable[[str], str]
+) -> list[ComparedWindow]:
+    """The windows of a setting. names: of the setting, of dense, of dense begun earlier."""
+    own, dense, shifted = (trials.by_setting[name] for name in names)
     return [
-        _window(trials, trial, dense_trials[key], group(key[0]))
-        for key, trial in sorted(trials.by_setting[name].items())
+        _window(trials, trial, dense[key], shifted[key], group(key[0])) for key, trial in sorted(own.items())
     ]
 
 
-def _window(trials: Trials, trial: Mapping[str, Any], dense: Mapping[str, Any], group: str) -> ComparedWindow:
+def _window(
+    trials: Trials,
+    trial: Mapping[str, Any],
+    dense: Mapping[str, Any],
+    shifted: Mapping[str, Any],
+    group: str,
+) -> ComparedWindow:
     truth = trials.truths.get(trial["recording_id"])
     language = truth.language if truth and truth.language else dense["language"]
-    counts = wer.count_errors(dense["text"], trial["text"], language)
     kept, speech = kept_positions(trial), speech_positions(trial, trials.speech)
     return ComparedWindow(
         group=group,
         recording_id=trial["recording_id"],
-        num_edits=counts.num_errors,
-        num_dense_words=counts.num_reference_words,
+        draw=compare_texts(dense["text"], shifted["text"], trial["text"], language),
         device_s=trial["device_s"],
         dense_device_s=dense["device_s"],
         retry_device_s=trial["retry_device_s"],
@@ -205,7 +213,8 @@ def _summarise(
     words = [own.num_reference_words for _, own, _ in recordings]
     errors = [own.num_errors for _, own, _ in recordings]
     changes = [own.num_errors - dense.num_errors for _, own, dense in recordings]
-    edits, dense_words = [w.num_edits for w in windows], [w.num_dense_words for w in windows]
+    draws = [w.draw for w in windows]
+    excess, dense_words = [draw.excess for draw in draws], [draw.num_words for draw in draws]
     times, dense_times = [w.device_s for w in windows], [w.dense_device_s for w in windows]
     return SettingFigures(
         setting=setting,
@@ -217,10 +226,10 @@ def _summarise(
         wer_change=ratio(sum(changes), sum(words)),
         wer_change_interval=ratio_interval(changes, words),
         num_dense_words=sum(dense_words),
-        num_edits=sum(edits),
-        loss=ratio(sum(edits), sum(dense_words)),
-        loss_interval=ratio_interval(edits, dense_words),
-        loss_bound=upper_bound(edits, dense_words, error_level=ERROR_LEVEL),
+        num_edits=sum(draw.sparse_errors for draw in draws),
+        excess=ratio(sum(excess), sum(dense_words)),
+        excess_interval=ratio_interval(excess, dense_words),
+        excess_bound=upper_bound(draws, error_level=ERROR_LEVEL),
         device_s=sum(times),
         device_ratio=ratio(sum(times), sum(dense_times)),
         device_ratio_interval=ratio_interval(times, dense_times),

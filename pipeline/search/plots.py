@@ -76,13 +76,13 @@ def search_plots(
     best_levels: Sequence[Candidate],
     wer_budget: float,
 ) -> list[Plot]:
-    """Loss against device time with the Pareto front, and loss against sparsity over speech."""
+    """Loss against device time with the Pareto front, and excess against sparsity over speech."""
     by_name = {one.setting: one for one in figures if one.group == ALL}
     sparse = [(setting, by_name[setting.name]) for setting in settings if setting.level is not None]
     names = {candidate.name for candidate in best_levels}
     found = [
-        _loss_by_time(sparse, names, wer_budget),
-        _loss_by_sparsity(sparse, names, wer_budget),
+        _excess_by_time(sparse, names, wer_budget),
+        _excess_by_sparsity(sparse, names, wer_budget),
     ]
     return [plot for plot in found if plot is not None]
 
@@ -90,7 +90,7 @@ def search_plots(
 Pairs = Sequence[tuple[Setting, SettingFigures]]
 
 
-def _loss_by_time(pairs: Pairs, names: set[str], wer_budget: float) -> Plot | None:
+def _excess_by_time(pairs: Pairs, names: set[str], wer_budget: float) -> Plot | None:
     values = _values(pairs, names, lambda one: one.device_ratio)
     if not values:
         return None
@@ -107,7 +107,7 @@ def _loss_by_time(pairs: Pairs, names: set[str], wer_budget: float) -> Plot | No
     )
 
 
-def _loss_by_sparsity(pairs: Pairs, names: set[str], wer_budget: float) -> Plot | None:
+def _excess_by_sparsity(pairs: Pairs, names: set[str], wer_budget: float) -> Plot | None:
     values = _values(pairs, names, lambda one: one.speech_sparsity)
     if not values:
         return None
@@ -128,13 +128,13 @@ def _values(pairs: Pairs, names: set[str], x_of: Callable[[SettingFigures], floa
     found = []
     for setting, one in pairs:
         x = x_of(one)
-        if one.loss is None or one.loss_interval is None or x is None:
+        if one.excess is None or one.excess_interval is None or x is None:
             continue
-        low, high = one.loss_interval
+        low, high = one.excess_interval
         is_labelled = level_name(setting.level) in names
         found.append(
             _Value(
-                key=key_of(setting), name=setting.name, x=x, y=one.loss, low=low, high=high,
+                key=key_of(setting), name=setting.name, x=x, y=one.excess, low=low, high=high,
                 is_labelled=is_labelled,
             )
         )  # fmt: skip
@@ -179,7 +179,7 @@ def _plot(
         title=title,
         note=note,
         x_title=x_title,
-        y_title="loss: word edits per dense word",
+        y_title="excess errors per dense word",
         x_ticks=tuple((axes.x(tick), f"{tick:g}") for tick in ticks(*axes.x_range, NUM_TICKS)),
         y_ticks=tuple((axes.y(tick), f"{100 * tick:g} %") for tick in ticks(*axes.y_range, NUM_TICKS)),
         series=tuple(
@@ -207,5 +207,5 @@ def _dot(value: _Value, axes: Axes) -> Dot:
         span=(axes.y(value.high), axes.y(value.low)),
         label=value.name if value.is_labelled else "",
         is_far=axes.x(value.x) > (LEFT + 3 * RIGHT) / 4,
-        name=f"{value.name}: loss {value.y:.2%} ({value.low:.2%} to {value.high:.2%}), at {value.x:.2f}",
+        name=f"{value.name}: excess {value.y:.2%} ({value.low:.2%} to {value.high:.2%}), at {value.x:.2f}",
     )

@@ -109,7 +109,7 @@ def _candidate(one: Candidate) -> dict[str, Any]:
     return {
         "name": one.name,
         "level": one.level.as_dict(),
-        "loss": finite(one.loss),
+        "excess": finite(one.excess),
         "bound": finite(one.bound),
         "device_ratio": finite(one.device_ratio),
     }
@@ -152,17 +152,17 @@ def remarks(outcome: Outcome) -> list[str]:
     """What a reader must know beside the table."""
     budget = f"{outcome.wer_budget:.1%}"
     lines = [
-        f"The best level within a loss of {budget}: {outcome.best.name}, at "
-        f"{outcome.best.device_ratio:.2f} of dense's device time, its loss below {outcome.best.bound:.2%}."
+        f"The best level within a excess of {budget}: {outcome.best.name}, at "
+        f"{outcome.best.device_ratio:.2f} of dense's device time, its excess below {outcome.best.bound:.2%}."
         if outcome.best
-        else f"No level is both faster than dense and surely within a loss of {budget}."
+        else f"No level is both faster than dense and surely within a excess of {budget}."
     ]
     floors = (one.level.min_logprob for one in outcome.candidates)
     floor = next((floor for floor in floors if floor is not None), None)  # they all have the same
     if floor is not None:
         lines.append(
-            f"Levels with a share: text with a mean log-probability below {floor} counts as dense made it, "
-            "with the time of both."
+            f"Levels that thin the ends: text with a mean log-probability below {floor} counts as dense "
+            "made it, with the time of both."
         )
     if outcome.found.left_out:
         lines.append(f"Left out, their layer is above the model's: {', '.join(outcome.found.left_out)}.")
@@ -174,7 +174,7 @@ def remarks(outcome: Outcome) -> list[str]:
 
 
 HEADER = (
-    *("", "windows", "words", "WER", "95 %", "change", "loss", "95 %", "time", "95 %"),
+    *("", "windows", "words", "WER", "95 %", "change", "excess", "95 %", "time", "95 %"),
     *("kept", "dropped", "of speech", "retried", "of time", "tokens", "loops"),
 )
 
@@ -211,8 +211,8 @@ def _row(one: SettingFigures, marks: dict[str, str]) -> tuple[str, ...]:
         _percent(one.wer),
         _interval(one.wer_interval),
         "-" if one.wer_change is None else f"{one.wer_change:+.2%}",
-        _percent(one.loss),
-        _interval(one.loss_interval),
+        _percent(one.excess),
+        _interval(one.excess_interval),
         _number(one.device_ratio),
         "-" if one.device_ratio_interval is None else "{:.2f}-{:.2f}".format(*one.device_ratio_interval),
         f"{one.kept_mean:.0f}",

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from pipeline.adaptive.job_policy import SIZES
+from pipeline.adaptive.comparison import SHIFT_S
+from pipeline.adaptive.job_policy import LADDER
 from pipeline.config import check_sparsity
 from pipeline.engine.options import SELECTORS
 from pipeline.engine.sparsify.level import Level
@@ -45,15 +46,21 @@ PLAIN = Condition()
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One thing to try: a level of sparsity (None: dense) under a condition."""
+    """One thing to try: a level of sparsity (None: dense) under a condition.
+
+    is_shifted: on windows begun a little earlier (`comparison.begun_earlier`), which shows what dense changes
+        of its own.
+    """
 
     level: Level | None
     condition: Condition = PLAIN
+    is_shifted: bool = False
 
     @property
     def name(self) -> str:
-        """A short unique name: `dense`, `i2 s0.50 attention`, `i2 x0.85 attention` for a share."""
-        return " ".join(part for part in (level_name(self.level), self.condition.name) if part)
+        """A short unique name: `dense`, `i2 s0.50 attention`, with ` thin` where the ends are thinned."""
+        shift = f"+{SHIFT_S} s" if self.is_shifted else ""
+        return " ".join(part for part in (level_name(self.level), shift, self.condition.name) if part)
 
     def as_dict(self) -> dict[str, Any]:
         """The setting as it is stored."""
@@ -62,6 +69,7 @@ class Setting:
             "level": None if self.level is None else self.level.as_dict(),
             "snr_db": self.condition.snr_db,
             "batch_size": self.condition.batch_size,
+            "is_shifted": self.is_shifted,
         }
 
 
@@ -69,8 +77,8 @@ def level_name(level: Level | None) -> str:
     """A level as a few characters."""
     if level is None:
         return "dense"
-    amount = f"s{level.sparsity:.2f}" if level.share is None else f"x{level.share:.2f}"
-    return f"i{level.layer} {amount} {level.selector}"
+    thin = " thin" if level.thin_ends else ""
+    return f"i{level.layer} s{level.sparsity:.2f} {level.selector}{thin}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +114,17 @@ def _languages() -> Iterable[Level]:
         yield Level(layer=2, sparsity=sparsity, selector=selector)
 
 
+def _adaptive() -> Iterable[Level]:
+    yield from LADDER
+
+
 def _aggregations() -> Iterable[Level]:
     for sparsity, selector in product(SPARSITIES, SELECTORS):
         yield Level(layer=2, sparsity=sparsity, selector=selector)
 
 
 PRESETS = {
+    "adaptive": Preset(question="Which levels of an adaptive job are within the budget?", levels=_adaptive),
     "paper": Preset(question="The paper's grid: which layer and sparsity?", levels=_paper),
     "profile": Preset(
         question="Where does the time of a window go at i = 2, s = 0.5?", levels=_paper_choice, profiles=True
@@ -133,37 +146,30 @@ PRESETS = {
 }
 
 
-def grid(
-    layers: Sequence[int], sparsities: Sequence[float], shares: Sequence[float], selectors: Sequence[str]
-) -> Preset:
-    """Every combination of layers, sparsities (or shares of the sounding positions) and selectors.
-
-    Shares are rounded up to the sizes of the adaptive ladder, so that its levels are what is measured.
-    """
+def grid(layers: Sequence[int], sparsities: Sequence[float], selectors: Sequence[str]) -> Preset:
+    """Every combination of layers, sparsities and selectors."""
     for sparsity in sparsities:
         check_sparsity(sparsity)
-    amounts: list[dict[str, Any]] = [{"sparsity": sparsity} for sparsity in sparsities]
-    amounts += [{"share": share, "sizes": SIZES} for share in shares]
 
     def levels() -> Iterable[Level]:
-        for layer, amount, selector in product(layers, amounts, selectors):
-            yield Level(layer=layer, selector=selector, **amount)
+        for layer, sparsity, selector in product(layers, sparsities, selectors):
+            yield Level(layer=layer, sparsity=sparsity, selector=selector)
 
     return Preset(question="Which of the given settings is worth using?", levels=levels)
 
 
 def with_floor(settings: Sequence[Setting], floor: float | None) -> list[Setting]:
-    """The settings with that `min_logprob` for levels with a share: adaptive jobs have such a floor."""
+    """The settings with that `min_logprob` for levels that thin the ends: those of adaptive jobs."""
     return [
         setting
-        if setting.level is None or setting.level.share is None
+        if setting.level is None or not setting.level.thin_ends
         else replace(setting, level=replace(setting.level, min_logprob=floor))
         for setting in settings
     ]
 
 
 def settings_of(preset: Preset, num_layers: int) -> tuple[list[Setting], list[str]]:
-    """The settings of a preset that a model of `num_layers` encoder layers can do, dense first.
+    """The settings of a preset that a model of `num_layers` encoder layers can do, dense twice first.
 
     Returns:
         The settings, and the names of those left out because their layer is above the model's.
@@ -171,8 +177,10 @@ def settings_of(preset: Preset, num_layers: int) -> tuple[list[Setting], list[st
     levels = list(preset.levels())
     left_out = [level_name(level) for level in levels if level.layer > num_layers]
     fitting = [level for level in levels if level.layer <= num_layers]
-    return [
-        Setting(level=level, condition=condition)
-        for condition in preset.conditions
-        for level in (None, *fitting)
-    ], left_out
+    settings = []
+    for condition in preset.conditions:
+        settings += [
+            Setting(level=None, condition=condition, is_shifted=shifted) for shifted in (False, True)
+        ]
+        settings += [Setting(level=level, condition=condition) for level in fitting]
+    return settings, left_out

@@ -76,4 +76,9 @@ def _guarded(trial: Mapping[str, Any], dense: Mapping[str, Any], floor: float | 
 
 def dense_names(settings: Sequence[Setting]) -> dict[Condition, str]:
     """The name of the dense setting under each condition."""
-    return {setting.condition: setting.name for setting in settings if setting.level is None}
+    return {one.condition: one.name for one in settings if one.level is None and not one.is_shifted}
+
+
+def shifted_names(settings: Sequence[Setting]) -> dict[Condition, str]:
+    """The name of the setting under each condition that is dense on windows begun earlier."""
+    return {one.condition: one.name for one in settings if one.is_shifted}

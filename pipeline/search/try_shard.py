@@ -9,13 +9,14 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.adaptive.comparison import begun_earlier, by_root
 from pipeline.dataflow.stages import RoundContext
 from pipeline.engine.options import LANGUAGE_MODES
 from pipeline.longform.placed import (
@@ -98,9 +99,14 @@ def try_shard(shard: pa.Table, bench: SearchEngines, *, language: str) -> pa.Tab
     trials: list[dict[str, Any]] = []
     for setting in _rotated(bench.settings, shard_id):
         heard = conditions[setting.condition]
+        if setting.is_shifted:
+            heard = [begun_earlier(window) for window in heard]
         engine = bench.engines[setting.condition.batch_size]
-        results = transcribe_windows(heard, recordings, engine, language, setting.level)
-        trials += _trials(setting, heard, results, recordings)
+        results = by_root(transcribe_windows(heard, recordings, engine, language, setting.level))
+        trials += [
+            _trial(setting, window, results[own.root], recordings[window.recording])
+            for window, own in zip(windows, heard, strict=True)
+        ]
     timed = _timed(bench, windows)
     row_of_shard = {
         "shard_id": shard_id,
@@ -171,21 +177,10 @@ def with_noise(samples: np.ndarray, snr_db: float, *, seed: int) -> np.ndarray:
     return np.rint(mixed).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
-def _trials(
-    setting: Setting,
-    windows: Sequence[PlacedWindow],
-    results: Sequence[PlacedResult],
-    recordings: Sequence[Mapping[str, Any]],
-) -> Iterator[dict[str, Any]]:
-    """A `TRIAL` per window; a tail belongs to the window that it was cut out of."""
-    for window in windows:
-        own = [done for done in results if done.window.root == window.root]
-        yield _trial(setting, window, own, recordings[window.recording])
-
-
 def _trial(
     setting: Setting, window: PlacedWindow, own: list[PlacedResult], recording: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """A `TRIAL`: a window of the shard, with the results of all that it was heard as."""
     found = [done.result for done in own]
     fallbacks = [result.fallback for result in found if result.fallback is not None]
     return {

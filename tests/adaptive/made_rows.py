@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.adaptive.job_policy import default_ladder
+from pipeline.engine.sparsify.level import Level
 from pipeline.schema import PLAN, table_of
 from tests.fakes import audio_table, plan_row, read_recording
 
-LADDER = default_ladder(2, "attention")
+LADDER = tuple(Level(selector="stride", sparsity=s) for s in (0.1, 0.3, 0.4, 0.5, 0.6))
 
 
 def plan(num_rows, seconds):
@@ -23,7 +23,7 @@ def audio(num_windows=4):
 def sample_rows(
     losses, *, num_windows=100, words=60, kept=(1300, 1100, 900, 700, 500), retried=None, unsure=0
 ):
-    """Rows of `SAMPLE`: errors spread evenly over windows, by level; `retried` windows by level.
+    """Rows of `SAMPLE`: excess errors spread evenly over windows, by level; `retried` windows by level.
 
     Dense is as sure of window n as of any before it and surer than of the next; sparse text of `unsure`
     windows is less sure than any of them.
@@ -35,8 +35,8 @@ def sample_rows(
         rows += [
             {
                 "unit": window % 3, "recording_id": f"{window}.wav", "start_s": 0.0, "level": level,
-                "num_errors": num_errors // num_windows + (window < num_errors % num_windows),
-                "num_words": words, "kept_positions": kept[level - 1], "total_positions": 1500,
+                **counts(words, num_errors // num_windows + (window < num_errors % num_windows)),
+                "kept_positions": kept[level - 1], "total_positions": 1500,
                 "retried_positions": 1500 if window < again else 0, "dense_positions": 1500,
                 "dense_device_s": 1.0, "sparse_device_s": 0.5,
                 "logprob": -0.9 if window < unsure else -0.1, "dense_logprob": -0.2 - window / 1000,
@@ -46,7 +46,12 @@ def sample_rows(
     return rows
 
 
+def counts(words, errors):
+    """A window whose sparse text has so many excess errors; dense differs from itself in one word."""
+    return {"num_words": words, "sparse_errors": errors + 1, "shifted_errors": errors + 1, "dense_errors": 1}
+
+
 def marker(shard_id, *, level=3, errors=0, words=600):
-    return {
-        "shard_id": shard_id, "level": level, "shadow_num_errors": errors, "shadow_num_words": words
-    }  # fmt: skip
+    """A committed shard whose shadow is ten windows with so many excess errors each."""
+    windows = [counts(words // 10, errors) for _ in range(10)] if words else None
+    return {"shard_id": shard_id, "level": level, "shadow_windows": windows}

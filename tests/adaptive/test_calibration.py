@@ -15,7 +15,7 @@ from pipeline.engine.sparsify.level import Level
 from pipeline.output import files
 from pipeline.output.local_store import LocalStore
 from pipeline.schema import SAMPLE, SAMPLE_RESULT, table_of
-from tests.adaptive.made_rows import LADDER, audio, plan, sample_rows
+from tests.adaptive.made_rows import LADDER, audio, counts, plan, sample_rows
 from tests.lossy import LossyEngine
 
 
@@ -31,25 +31,25 @@ def test_the_sparsest_level_before_the_first_that_fails_is_taken():
 
 
 def test_the_bound_decides_and_not_the_rate():
-    few, many = (decide(sample_rows([0.006], num_windows=num), 1, 0.01) for num in (40, 1000))
+    few, many = (decide(sample_rows([0.009], num_windows=num), 1, 0.01) for num in (40, 1000))
     assert (few.start, many.start) == (0, 1)
-    assert few.levels[0].num_errors / few.levels[0].num_words == pytest.approx(0.006, rel=0.1)
+    assert few.levels[0].excess == pytest.approx(0.009, rel=0.1)
 
 
 def test_unsure_windows_cost_a_dense_decoding_and_lose_nothing():
-    lossy = [row | {"num_errors": 30 * (row["logprob"] < -0.5)} for row in sample_rows([0.0], unsure=4)]
+    lossy = [row | counts(60, 30 * (row["logprob"] < -0.5)) for row in sample_rows([0.0], unsure=4)]
     decision = decide(lossy, 1, 0.01)
     assert decision.min_logprob == pytest.approx(-0.2 - 95 / 1000)  # five in a hundred are below
-    assert (decision.start, decision.levels[0].num_errors) == (1, 0)
+    assert (decision.start, decision.levels[0].excess) == (1, pytest.approx(-0.5 * 4 / 6000))
     assert decision.levels[0].cost == pytest.approx(1300 / 1500 + 0.04)
     assert decision.levels[0].retried_share == pytest.approx(0.04)
     assert decide([row | {"logprob": None} for row in lossy], 1, 0.01).start == 0
     dense = [row | {"kept_positions": 1500} for row in lossy]
-    assert decide(dense, 1, 0.01).levels[0].num_errors == 120
+    assert decide(dense, 1, 0.01).levels[0].excess == pytest.approx(120 / 6000)
 
 
 def test_the_ladder_of_a_job_and_what_it_remembers_have_the_floor_of_its_sample(tmp_path):
-    rows = [row | {"num_errors": 30 * (row["logprob"] < -0.5)} for row in sample_rows([0.0], unsure=4)]
+    rows = [row | counts(60, 30 * (row["logprob"] < -0.5)) for row in sample_rows([0.0], unsure=4)]
     store = LocalStore.open(str(tmp_path))
     long = plan(3000, 45.0)
     units = len(sampling.draw_units(long, "hash", shard_s=3600.0))
@@ -64,7 +64,7 @@ def test_the_ladder_of_a_job_and_what_it_remembers_have_the_floor_of_its_sample(
     policy = policy_from_calibration(store, LADDER[:1], long, "hash", 0.01, shard_s=3600.0, run_units=decode)
     assert policy.ladder[0].min_logprob == json.loads(store.read(DECISION))["min_logprob"] < -0.2
     assert policy.start == 1
-    assert sum(errors for errors, _ in policy.calibrated[0]) == 0
+    assert sum(draw.excess for draw in policy.calibrated[0]) == pytest.approx(-2)
 
 
 def test_a_level_whose_retries_cost_more_than_it_saves_is_not_taken():
@@ -103,7 +103,7 @@ def test_the_order_in_which_units_came_back_changes_nothing():
 
 
 def calibrated(engine, **options):
-    defaults = {"unit": 2, "language": "en", "ladder": (Level(share=1.0), Level(share=0.5)), "max_errors": 99}
+    defaults = {"unit": 2, "language": "en", "ladder": (Level(sparsity=0.1), Level(sparsity=0.5))}
     table = calibrate_unit(audio(), engine, **(defaults | options))
     assert table.schema.equals(SAMPLE_RESULT)
     return table.to_pylist()[0]["windows"]
@@ -114,12 +114,7 @@ def test_a_unit_is_decoded_at_every_level_beside_dense():
     assert [(row["level"], row["recording_id"]) for row in found] == [
         (level, f"{i}.wav") for level in (1, 2) for i in range(4)
     ]
-    assert [row["num_errors"] for row in found] == [0] * 4 + [1] * 4
+    assert [row["sparse_errors"] for row in found] == [0] * 4 + [1] * 4
+    assert [row["dense_errors"] for row in found[:4]] == [row["dense_errors"] for row in found[4:]]
     assert {row["num_words"] for row in found} == {20}
     assert {row["unit"] for row in found} == {2}
-
-
-def test_a_hopeless_level_is_the_last_that_is_tried():
-    levels = (Level(share=0.5), Level(share=0.4))
-    found = calibrated(LossyEngine(loss=2.0), ladder=levels, max_errors=3)
-    assert {row["level"] for row in found} == {1}

@@ -7,13 +7,14 @@ import random
 import pytest
 
 from pipeline.adaptive import gate, sampling
+from pipeline.adaptive.bounds import draw_of
 from pipeline.adaptive.epochs import EpochLevel, Epochs, next_epoch, read_epoch
 from pipeline.adaptive.files import epoch_name
 from pipeline.adaptive.job_policy import JobPolicy
 from pipeline.output.local_store import LocalStore
-from tests.adaptive.made_rows import LADDER, marker
+from tests.adaptive.made_rows import LADDER, counts, marker
 
-POLICY = JobPolicy(ladder=LADDER, start=3, budget=0.01, share=0.02, salt="plan", epoch_shards=4)
+POLICY = JobPolicy(ladder=LADDER, start=3, budget=0.01, salt="plan", epoch_shards=4)
 
 
 def before(**changes):
@@ -28,28 +29,28 @@ def test_a_level_within_the_budget_stays_and_is_looked_at_again_when_the_shadow_
 
 
 def test_a_level_over_the_budget_is_left_for_the_next_milder_one():
-    after = next_epoch(before(num_looks=2), [marker(i, errors=9) for i in range(8)], POLICY)
+    after = next_epoch(before(num_looks=2), [marker(i, errors=2) for i in range(8)], POLICY)
     assert (after.rung, after.num_looks, after.next_look_words) == (2, 3, sampling.MIN_WORDS)
-    assert (after.look.num_errors, after.look.num_words) == (72, 4800)
+    assert (after.look.excess, after.look.num_words) == (pytest.approx(1 / 30), 4800)
 
 
 def test_little_shadow_decides_nothing():
-    after = next_epoch(before(), [marker(i, errors=9) for i in range(3)], POLICY)
+    after = next_epoch(before(), [marker(i, errors=2) for i in range(3)], POLICY)
     assert (after.rung, after.num_looks, after.look) == (3, 0, None)
 
 
 def test_shadows_of_other_levels_do_not_count():
-    shards = [marker(i, errors=50, level=2) for i in range(8)] + [marker(i) for i in range(8, 16)]
-    assert next_epoch(before(), shards, POLICY).look.num_errors == 0
+    shards = [marker(i, errors=9, level=2) for i in range(8)] + [marker(i) for i in range(8, 16)]
+    assert next_epoch(before(), shards, POLICY).look.excess == 0
 
 
 def test_what_the_job_was_calibrated_with_counts():
-    policy = JobPolicy(**{**POLICY.__dict__, "calibrated": ((), (), ((30, 600),) * 20)})
+    policy = JobPolicy(**{**POLICY.__dict__, "calibrated": ((), (), (draw_of(counts(60, 9)),) * 200)})
     assert next_epoch(before(), [marker(i) for i in range(8)], policy).rung == 2
 
 
 def test_looks_are_used_up_and_dense_stays_dense():
-    lossy = [marker(i, errors=50) for i in range(8)]
+    lossy = [marker(i, errors=9) for i in range(8)]
     assert next_epoch(before(num_looks=32), lossy, POLICY).rung == 3
     dense = [marker(i, level=0) for i in range(8)]
     assert next_epoch(before(rung=0), dense, POLICY).rung == 0
@@ -63,7 +64,7 @@ def written_levels(folder, order):
     epochs.publish(16)
     for shard_id in order:
         level = 4 if shard_id < 8 else 3
-        epochs.add(marker(shard_id, level=level, errors=30 if shard_id % 2 else 0))
+        epochs.add(marker(shard_id, level=level, errors=3 if shard_id % 2 else 0))
         epochs.publish(16)
     return {name: store.read(name) for name in store.names("policy")}
 

@@ -15,7 +15,7 @@ from pipeline.engine.sparsify.level import Level
 POLICY = PolicyFile(
     model="demo",
     model_revision="abc",
-    levels=(Level(share=1.0), Level(sparsity=0.5, layer=3, selector="stride")),
+    levels=(Level(thin_ends=True), Level(sparsity=0.5, layer=3, selector="stride")),
     start=2,
     evidence={"corpus": "dev"},
 )
@@ -37,8 +37,8 @@ def test_a_missing_file_is_named(tmp_path):
         ({"format": 2}, '"format": 1'),
         ({"model_revision": None}, '"model_revision" is missing or not of type str'),
         ({"levels": {}}, '"levels" is missing or not of type list'),
-        ({"levels": [{"share": 1.0, "sparsity": 0.5}]}, "level 1: a level has either"),
-        ({"levels": [{"share": 1.0, "colour": "red"}], "start": 1}, "level 1: .*colour"),
+        ({"levels": [{"share": 1.0, "sparsity": 0.5}]}, "level 1: share is not known in this release"),
+        ({"levels": [{"colour": "red"}], "start": 1}, "level 1: .*colour"),
         ({"levels": ["half"]}, "level 1: not an object"),
         ({"start": 3}, r"start is 3; it may be 0 \(dense\) to 2"),
         ({"start": True}, '"start" is missing or not of type int'),
@@ -88,7 +88,7 @@ def test_a_policy_for_other_weights_is_refused_in_one_line():
 
 @pytest.mark.parametrize(
     "level",
-    [Level(share=1.0, layer=99), Level(share=1.0, selector="best"), Level(share=1.0, sizes=(300, 750))],
+    [Level(thin_ends=True, layer=99), Level(thin_ends=True, selector="best")],
 )
 def test_a_policy_with_a_level_that_the_model_does_not_have_is_refused(level):
     policy = replace(POLICY, model_revision=resolve("demo").revision, levels=(level,), start=1)

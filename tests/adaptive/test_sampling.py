@@ -51,11 +51,6 @@ def test_a_job_that_is_too_small_has_no_sample():
     assert sampling.draw_units(plan(26, 1000.0), "hash", shard_s=3600.0) != []
 
 
-def test_a_small_job_casts_a_larger_shadow():
-    shares = [sampling.shadow_share(plan(num, 3600.0)) for num in (2, 20, 1000)]
-    assert shares == [0.1, 0.05, 0.02]
-
-
 @pytest.mark.slow
 def test_a_drawn_stretch_is_read_from_its_place_in_the_recording(tmp_path, monkeypatch):
     monkeypatch.setattr(sampling, "MAX_SHARE", 0.4)

@@ -31,12 +31,15 @@ def timed(shard_id, **counts):
 
 
 def test_the_report_states_loss_bound_levels_and_what_was_saved(tmp_path):
-    shards = [timed(0, level=2, errors=3), timed(1, level=2, errors=3), timed(2, level=0, words=0)]
+    shards = [timed(0, level=2, errors=1), timed(1, level=2, errors=1), timed(2, level=0, words=0)]
     found = summarised(tmp_path, shards, sample_rows([0.0, 0.001, 0.05]))
     assert found["levels"] == {"0": 1, "2": 2}
-    assert found["loss_num_words"] == 2 * 600 + 6000
-    assert found["loss"] == pytest.approx((6 + 6) / 7200)
-    assert found["loss"] < found["loss_bound"] < 0.01
+    assert found["num_words"] == 2 * 600 + 6000
+    assert found["excess"] == pytest.approx((20 + 6) / 7200)
+    assert found["excess_low"] < found["excess"] < found["excess_bound"] < 0.01
+    assert found["dense_differs"] == pytest.approx(120 / 7200)
+    assert found["sparse_differs"] == pytest.approx(found["excess"] + found["dense_differs"])
+    assert found["evidence"] is None
     assert (found["num_shadow"], found["shadow_saved"]) == (10, 0.25)
     assert found["calibration_device_s"] == pytest.approx(100 * 1.0 + 300 * 0.5)
     assert found["reason"] == "the cheapest level within the budget"
@@ -44,6 +47,6 @@ def test_the_report_states_loss_bound_levels_and_what_was_saved(tmp_path):
 
 def test_the_report_of_a_job_that_ran_dense_says_why(tmp_path):
     found = summarised(tmp_path, [timed(0, level=0, words=0)])
-    assert (found["loss"], found["loss_bound"], found["levels"]) == (None, None, {"0": 1})
+    assert (found["excess"], found["excess_bound"], found["levels"]) == (None, None, {"0": 1})
     assert found["reason"] == "the job has less than 7 h of audio"
     assert summarise_policy(LocalStore.open(str(tmp_path)), [], None) is None

@@ -12,6 +12,7 @@ from pipeline.search.try_shard import SearchEngines, try_shard
 from tests.fakes import FakeEngine, audio_table, read_recording, result
 
 HALF = Level(layer=2, sparsity=0.5)
+DENSE = (Setting(level=None), Setting(level=None, is_shifted=True))
 DENSE_TEXT = "the heron slept beside a river under tall green trees"
 
 
@@ -23,7 +24,7 @@ class Levelled(FakeEngine):
         words = DENSE_TEXT.split()
         if levels is None:
             return [result(DENSE_TEXT, device_s=1.0) for _ in windows]
-        sparsity = levels.share or levels.sparsity
+        sparsity = levels.sparsity
         kept = tuple(range(round(1500 * (1 - sparsity))))
         text = " ".join(words[: round(len(words) * (1.2 - sparsity))])
         return [result(text, device_s=1 - sparsity, kept=kept, kept_positions=len(kept)) for _ in windows]
@@ -36,7 +37,7 @@ def shard(num=3, *, seconds=4.0):
 
 def tried(levels, *, num=3):
     """The rows of a search over levels, with its settings."""
-    chosen = [Setting(level=None), *(Setting(level=level) for level in levels)]
+    chosen = [*DENSE, *(Setting(level=level) for level in levels)]
     table = try_shard(shard(num), SearchEngines(engines={None: Levelled()}, settings=chosen), language="en")
     return chosen, table.cast(SHARD_TRIALS).to_pylist()
 

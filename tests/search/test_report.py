@@ -18,13 +18,14 @@ from tests.search.made_search import HALF, found
 
 def test_the_output_holds_figures_page_and_a_policy_that_can_be_read(tmp_path):
     outcome = report.judge_search(
-        found([Level(layer=1, sparsity=0.1), HALF]), question="Which?", wer_budget=0.99, group=None
+        found([Level(layer=1, sparsity=0.1), HALF], num=30), question="Which?", wer_budget=0.99, group=None
     )
     summary = report.write(LocalStore.open(str(tmp_path)), outcome)
     assert summary["best"]["level"]["sparsity"] == 0.5
     figures = json.loads((tmp_path / "search.json").read_text())
     assert [one["setting"] for one in figures["figures"]] == [
         "dense",
+        "dense +0.13 s",
         "i1 s0.10 attention",
         "i2 s0.50 attention",
     ]

@@ -31,10 +31,10 @@ def search(*arguments, status=0):
     ("arguments", "message"),
     [
         (["--preset", "paper", "--layers", "1"], "--layers: must not be given with --preset"),
-        (["--layers", "1"], "--layers: must come with --sparsities or --shares"),
-        (["--layers", "a", "--shares", "1"], "--layers a: must be whole numbers"),
-        (["--selectors", "best", "--shares", "1"], "--selectors best: must be attention"),
-        (["--layers", "9", "--shares", "1"], "has no layer that it tries"),
+        (["--layers", "1"], "--layers: must come with --sparsities"),
+        (["--layers", "a", "--sparsities", "0.5"], "--layers a: must be whole numbers"),
+        (["--selectors", "best", "--sparsities", "0.5"], "--selectors best: must be attention"),
+        (["--layers", "9", "--sparsities", "0.5"], "has no layer that it tries"),
     ],
 )
 def test_wrong_use_is_one_line(tmp_path, arguments, message):

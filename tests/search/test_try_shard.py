@@ -13,14 +13,14 @@ from pipeline.search.settings import Setting
 from pipeline.search.trials import Trials
 from pipeline.search.try_shard import SearchEngines, try_shard, with_noise
 from tests.fakes import RATE, audio_table, read_recording
-from tests.search.made_search import HALF, Levelled, shard, tried
+from tests.search.made_search import DENSE, HALF, Levelled, shard, tried
 
 
 def test_every_window_is_tried_once_under_every_setting():
     chosen, (row,) = tried([HALF, Level(layer=1, sparsity=0.3)])
     keys = [(trial["setting"], trial["recording_id"]) for trial in row["trials"]]
     assert sorted(keys) == sorted((s.name, f"{n}.wav") for s in chosen for n in range(3))
-    assert row["device_s"] == pytest.approx(3 * (1 + 0.5 + 0.7))
+    assert row["device_s"] == pytest.approx(3 * (1 + 1 + 0.5 + 0.7))
 
 
 def test_another_setting_comes_first_in_the_next_shard():
@@ -31,6 +31,18 @@ def test_another_setting_comes_first_in_the_next_shard():
         moved = table.set_column(0, table.field(0), pa.array([shard_id], pa.int32()))
         try_shard(moved, SearchEngines(engines={None: engine}, settings=chosen), language="en")
     assert [levels for _, levels in engine.calls] == [None, HALF, HALF, None]
+
+
+def test_dense_begun_earlier_hears_silence_before_each_window_and_stands_at_its_place():
+    engine = Levelled()
+    table = try_shard(shard(), SearchEngines(engines={None: engine}, settings=DENSE), language="en")
+    plain, shifted = sorted((windows for windows, _ in engine.calls), key=lambda windows: len(windows[0]))
+    for own, earlier in zip(plain, shifted, strict=True):
+        assert len(earlier) == len(own) + 2080
+        assert not earlier[:2080].any()
+        assert (earlier[2080:] == own).all()
+    starts = {trial["start_s"] for trial in table.to_pylist()[0]["trials"]}
+    assert starts == {0.0}
 
 
 def test_recordings_that_failed_and_those_that_are_too_long_are_failures():

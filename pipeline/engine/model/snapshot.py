@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline.engine.model.shape import Shape
 from pipeline.errors import UserError, one_line
@@ -29,6 +32,8 @@ FILES = (
 CONNECT_TIMEOUT_S = 10.0
 SAMPLED_BLOCKS = 64
 BLOCK_BYTES = 1 << 16
+SAMPLED_VALUES = 256
+NUMBERS = {"F32": "<f4", "F16": "<f2"}  # any other is taken byte by byte
 
 
 class ModelNotFound(UserError):
@@ -162,6 +167,34 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelNotFound(f"{path} holds no JSON object")
     return found
+
+
+def weights_digest(folder: Path) -> str:
+    """A digest of a model's weights, the same in float32 and in float16 and in whatever files they lie.
+
+    The first `SAMPLED_VALUES` of every tensor in float16, in the order of their names, without the encoder's
+    positions, which are computed, and the projection that is the token embedding.
+    """
+    digest = hashlib.sha256()
+    tensors = {
+        name: values for path in sorted(folder.glob("*.safetensors")) for name, values in _samples(path)
+    }
+    for name in sorted(tensors.keys() - {"proj_out.weight", "model.encoder.embed_positions.weight"}):
+        digest.update(name.encode() + tensors[name].astype("<f2").tobytes())
+    return digest.hexdigest()[:40]
+
+
+def _samples(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """The first values of each tensor in a safetensors file: a length, a header in JSON, the tensors."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        for name, tensor in header.items():
+            kind, (start, stop) = NUMBERS.get(tensor["dtype"], "u1"), tensor["data_offsets"]
+            size = min(stop - start, SAMPLED_VALUES * np.dtype(kind).itemsize)
+            file.seek(8 + length + start)
+            yield name, np.frombuffer(file.read(size), kind)
 
 
 def _digest(folder: Path) -> str:

@@ -10,17 +10,15 @@ from torch import Tensor
 
 from pipeline.engine.model.whisper import Model
 from pipeline.engine.scheduling.prefetch import Prefetch
-from pipeline.engine.scheduling.work import Item, Pass
-from pipeline.engine.sparsify.phases import encode_early
-from pipeline.engine.sparsify.scoring_layer import encode_late
-from pipeline.engine.sparsify.selectors import num_kept
+from pipeline.engine.scheduling.work import Item, Pass, Work
+from pipeline.engine.sparsify.ends import thinned_positions
+from pipeline.engine.sparsify.scoring_layer import encode_sparse
 
-READ_TOGETHER = 32  # windows in phase A at once on a GPU
 PREPARED_PER_STEP = 2  # windows whose features are made beside a decoder step: a text has 30 steps or more
 
 
 class WindowEncoder:
-    """The encoder of one model, for windows at any phase."""
+    """The encoder of one model, dense and sparse."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -29,33 +27,13 @@ class WindowEncoder:
         # (measured: a 3.6 times slower GELU at 4 windows).
         self._is_batched = model.device.type == "cuda"
 
-    @property
-    def read_together(self) -> int:
-        """How many windows phase A takes at once."""
-        return READ_TOGETHER if self._is_batched else 1
-
-    def size_of(self, settings: Pass) -> int | None:
-        """The positions that a pass keeps; None where phase A must tell."""
-        if settings.needs_reading:
-            return None
-        sparsity = 0.0 if settings.level is None else settings.level.sparsity
-        assert sparsity is not None
-        return num_kept(sparsity, self._model.shape.source_positions)
-
-    def read(self, items: Sequence[Item]) -> None:
-        """Phase A of some items: sets their `early` and `size`."""
-        for group in self._grouped(items, lambda item: item.settings.level):
-            level = group[0].settings.level
-            assert level is not None
-            found = encode_early(
-                self._model.encoder,
-                self._features(group),
-                level=level,
-                num_samples=[len(item.work.samples) for item in group],
-                seeds=[item.work.seed for item in group],
-            )
-            for item, early in zip(group, found, strict=True):
-                item.early, item.kept, item.size = early, early.kept, len(early.kept)
+    def positions_of(self, work: Work, settings: Pass) -> tuple[Tensor | None, int]:
+        """The positions of a window that go into the first layer (None for all), and how many it keeps."""
+        level, total = settings.level, self._model.shape.source_positions
+        if level is None:
+            return None, total
+        left = thinned_positions(work.samples, total) if level.thin_ends else None
+        return left, level.size_of(total if left is None else len(left), total)
 
     def encode(self, items: Sequence[Item]) -> Tensor:
         """Encoder outputs of items of one size: [items, size, dim]."""
@@ -72,11 +50,17 @@ class WindowEncoder:
                 return torch.stack(known)
             return self._model.encoder(self._features(items))
         assert settings.level is not None
-        self.read([item for item in items if item.early is None])
-        early = torch.stack([item.early.hidden for item in items if item.early is not None])
-        for item in items:
-            item.early = None
-        return encode_late(self._model.encoder, early, settings.level.layer)
+        device, left = self._model.device, [item.positions for item in items if item.positions is not None]
+        hidden, kept = encode_sparse(
+            self._model.encoder,
+            self._features(items),
+            level=settings.level,
+            seeds=[item.work.seed for item in items],
+            positions=torch.stack(left).to(device) if left else None,
+        )
+        for item, row in zip(items, kept, strict=True):
+            item.kept = row
+        return hidden
 
     def prepare(self, items: Iterable[Item]) -> None:
         """Makes the features of the first of some waiting items ahead, where that runs beside the model."""
@@ -102,4 +86,4 @@ class WindowEncoder:
 def _way(item: Item) -> Hashable:
     """What must be equal for items to be encoded together."""
     level = None if item.settings.is_dense else item.settings.level
-    return level, item.work.hidden is not None, item.early is not None
+    return level, item.work.hidden is not None, None if item.positions is None else len(item.positions)

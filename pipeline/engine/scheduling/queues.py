@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
+from torch import Tensor
+
 from pipeline.engine.scheduling.work import Call, Item, Pass, Work
 
 
 class Queues:
-    """Items that wait for phase A (unread) or for slots (ready, by size), and what goes before them.
+    """Items that wait for slots, by size, and what goes before them.
 
     broken: items that were together when something broke; each runs alone. errands: see `Call`.
     """
@@ -18,21 +20,21 @@ class Queues:
     def __init__(self) -> None:
         self.broken: deque[Item] = deque()
         self.errands: deque[Call] = deque()
-        self._unread: deque[Item] = deque()
         self._ready: dict[int, deque[Item]] = {}
         self._num_items = 0
 
-    def admit(self, works: Sequence[Work], settings: Sequence[Pass], sizes: Sequence[int | None]) -> Call:
-        """Puts works into the queues, those whose size is None before phase A."""
+    def admit(
+        self, works: Sequence[Work], settings: Sequence[Pass], positions: Sequence[tuple[Tensor | None, int]]
+    ) -> Call:
+        """Puts works into the queues. positions: what each keeps, as `WindowEncoder.positions_of` says."""
         call = Call()
-        for work, asked, size in zip(works, settings, sizes, strict=True):
-            item = Item(number=self._num_items, call=call, work=work, settings=asked, size=size)
+        for work, asked, (left, size) in zip(works, settings, positions, strict=True):
+            item = Item(
+                number=self._num_items, call=call, work=work, settings=asked, positions=left, size=size
+            )
             self._num_items += 1
             call.items.append(item)
-            if size is None:
-                self._unread.append(item)
-            else:
-                self.make_ready(item)
+            self._ready.setdefault(size, deque()).append(item)
         return call
 
     def withdraw(self, call: Call) -> None:
@@ -41,36 +43,22 @@ class Queues:
             return
         if call in self.errands:
             self.errands.remove(call)
-        for queue in (self._unread, self.broken, *self._ready.values()):
+        for queue in (self.broken, *self._ready.values()):
             left = [item for item in queue if item.call is not call]
             queue.clear()
             queue.extend(left)
-
-    def make_ready(self, item: Item) -> None:
-        """Puts an item of known size behind the others of that size."""
-        assert item.size is not None
-        self._ready.setdefault(item.size, deque()).append(item)
-
-    def take_unread(self, number: int) -> list[Item]:
-        """Takes at most `number` of the items that wait for phase A."""
-        return [self._unread.popleft() for _ in range(min(number, len(self._unread)))]
 
     def take_ready(self, size: int, number: int) -> list[Item]:
         """Takes at most `number` of the items of one size."""
         return [self._ready[size].popleft() for _ in range(min(number, self.num_ready(size)))]
 
     def first(self, size: int, number: int) -> list[Item]:
-        """The first items that wait for slots of one size and for phase A, at most `number` of each."""
-        ready = self._ready.get(size, ())
-        return [*islice(ready, number), *islice(self._unread, number)]
+        """The first items that wait for slots of one size, at most `number`."""
+        return list(islice(self._ready.get(size, ()), number))
 
     def num_ready(self, size: int) -> int:
         """How many items of one size wait for slots."""
         return len(self._ready.get(size, ()))
-
-    def num_read(self) -> int:
-        """How many items wait between the phases, with what phase A left of them."""
-        return sum(item.early is not None for queue in self._ready.values() for item in queue)
 
     def oldest(self) -> dict[int, int]:
         """For each size that has items, the number of the oldest."""

@@ -5,8 +5,7 @@ windows of all. So there is no thread of the engine's own that could die or outl
 takes nobody with it: windows that were together when something broke are run again, each alone.
 
 Windows of one size decode together, the size of the oldest window first, in one set of slots that is
-refilled as windows finish. Phase A of later windows runs when slots are free, up to a limit, to find more of
-that size.
+refilled as windows finish.
 """
 
 from __future__ import annotations
@@ -28,8 +27,6 @@ from pipeline.engine.scheduling.work import Call, Item, Pass, Work, charge
 
 # Slots are refilled when one in four is free: a pass over few new windows costs nearly as much as over many.
 REFILL_SHARE = 4
-# Windows that may wait between the phases, in batches: enough to fill the slots with one of a few sizes.
-READ_AHEAD = 4
 # A size is not refilled with windows that arrived this many batches after the oldest of another size.
 PATIENCE = 16
 
@@ -58,9 +55,11 @@ class Scheduler:
 
         Raises what went wrong with one of these works when it was run alone.
         """
-        sizes = [self._encoding.size_of(asked) for asked in settings]
+        positions = [
+            self._encoding.positions_of(work, asked) for work, asked in zip(works, settings, strict=True)
+        ]
         with self._changed:
-            call = self._queues.admit(works, settings, sizes)
+            call = self._queues.admit(works, settings, positions)
         self._wait_for(call)
         return call.outcomes()
 
@@ -116,8 +115,6 @@ class Scheduler:
             self._run_errand(errand)
         elif broken := self._take_broken():
             self._guarded([broken], lambda: self._run_alone(broken))
-        elif unread := self._take_unread():
-            self._guarded(unread, lambda: self._read(unread))
         elif batch := self._take_batch():
             self._guarded(batch, lambda: self._fill(batch))
         else:
@@ -146,19 +143,6 @@ class Scheduler:
     def _take_broken(self) -> Item | None:
         with self._changed:
             return self._queues.broken.popleft() if self._queues.broken and not self._running else None
-
-    def _take_unread(self) -> list[Item]:
-        """Items for phase A, while slots are free and not too many items wait for phase B already."""
-        with self._changed:
-            queues, slots = self._queues, self._slots
-            if (
-                self._running
-                and slots
-                and (not self._has_room or queues.num_ready(self._size) >= slots.num_free)
-            ):
-                return []
-            room = READ_AHEAD * self._batch_size - queues.num_read()
-            return queues.take_unread(min(room, self._encoding.read_together))
 
     def _take_batch(self) -> list[Item]:
         """Items of one size for the slots."""
@@ -203,18 +187,9 @@ class Scheduler:
             self._slots.resize(len(self._running) + number)
         return self._slots
 
-    def _read(self, items: list[Item]) -> None:
-        with self._busy([item.work for item in items]):
-            self._encoding.read(items)
-        with self._changed:
-            for item in items:
-                self._queues.make_ready(item)
-
     def _fill(self, items: list[Item]) -> None:
-        size = items[0].size
-        assert size is not None
         with self._busy([item.work for item in items]):
-            slots = self._make_room(len(items), size)
+            slots = self._make_room(len(items), items[0].size)
             self._running |= {item.number: item for item in items}
             finished = self._start(slots, items)
         self._finish(finished)
@@ -281,13 +256,10 @@ class Scheduler:
             for item in touched:
                 if item.call.is_over:
                     continue
-                item.early, item.kept = None, None
+                item.kept = None
                 self._queues.broken.append(item)
 
     def _run_alone(self, item: Item) -> None:
-        if item.settings.needs_reading:
-            with self._busy([item.work]):
-                self._encoding.read([item])
         self._fill([item])
         while self._running:
             self._step()

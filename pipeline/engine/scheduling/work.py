@@ -11,7 +11,6 @@ from torch import Tensor
 from pipeline.engine.decoding.tasks import Decoding
 from pipeline.engine.scheduling.prefetch import Prepared
 from pipeline.engine.sparsify.level import Level
-from pipeline.engine.sparsify.phases import Early
 
 
 @dataclass(kw_only=True)
@@ -53,29 +52,24 @@ class Pass:
     def is_dense(self) -> bool:
         return self.level is None or self.level.is_dense
 
-    @property
-    def needs_reading(self) -> bool:
-        """Whether phase A must tell how many positions are kept."""
-        return self.level is not None and self.level.share is not None
-
 
 @dataclass(eq=False, kw_only=True)
 class Item:
     """One pass of one window in the queues of the scheduler.
 
-    number: its place in the order of arrival. size: positions it keeps, None until phase A has told.
-    prepared: its features, if they were made ahead, until the encoder takes them.
-    early: what phase A left, until phase B takes it. kept: the positions it keeps, None for all.
-    hidden: its encoder output, where the pass keeps that, [size, dim].
+    number: its place in the order of arrival. positions: those that go into the first layer, None for all.
+    size: how many it keeps. prepared: its features, if they were made ahead, until the encoder takes them.
+    kept: the positions it keeps, None for all. hidden: its encoder output, where the pass keeps that,
+    [size, dim].
     """
 
     number: int
     call: Call
     work: Work
     settings: Pass
-    size: int | None
+    positions: Tensor | None
+    size: int
     prepared: Prepared | None = None
-    early: Early | None = None
     kept: Tensor | None = None
     hidden: Tensor | None = None
     outcome: Decoding | None = None
@@ -83,8 +77,7 @@ class Item:
     @property
     def needs_features(self) -> bool:
         """Whether the encoder has yet to see the window."""
-        is_known = self.settings.is_dense and self.work.hidden is not None
-        return self.early is None and not is_known
+        return not self.settings.is_dense or self.work.hidden is None
 
 
 @dataclass(eq=False, kw_only=True)

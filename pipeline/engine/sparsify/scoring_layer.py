@@ -6,79 +6,50 @@ first and the layer is finished for them only; this equals dropping after the wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pipeline.engine.model.encoder import Encoder, EncoderLayer
-from pipeline.engine.sparsify.selectors import Evidence
-
-NEIGHBOURS = 2  # dropped positions on either side that a kept one is averaged with
-
-
-def average_neighbours(x: Tensor, kept: Tensor) -> Tensor:
-    """Kept positions, each the mean of itself and of the dropped ones near it: [batch, k, dim].
-
-    x: [batch, time, dim]. kept: ascending int64 [batch, k]. A dropped position goes to the nearest kept one,
-    of two to the later, if that is at most NEIGHBOURS away.
-    """
-    time = x.shape[1]
-    starts = F.pad((kept[:, 1:] + kept[:, :-1] + 1) // 2, (1, 0))  # of the stretch that is each one's own
-    stops = F.pad(starts[:, 1:], (0, 1), value=time)
-    total, count = x.new_zeros(*kept.shape, x.shape[-1]), torch.zeros_like(kept)
-    for distance in range(-NEIGHBOURS, NEIGHBOURS + 1):
-        place = kept + distance
-        is_own = (place >= starts) & (place < stops)
-        total += rows_at(x, place.clamp(0, time - 1)) * is_own[:, :, None]
-        count += is_own
-    return total / count[:, :, None]
+from pipeline.engine.sparsify.level import Level
+from pipeline.engine.sparsify.selectors import SELECTORS, Evidence
 
 
 def rows_at(x: Tensor, places: Tensor) -> Tensor:
+    """Rows of x [batch, time, dim] at places [batch, k]: [batch, k, dim]."""
     return x.gather(1, places[:, :, None].expand(-1, -1, x.shape[-1]))
 
 
-def finish_kept(
-    layer: EncoderLayer, x: Tensor, qkv: tuple[Tensor, ...], kept: Tensor, *, averages: bool = False
-) -> Tensor:
-    """The scoring layer's output for the kept positions only: [batch, time, dim] -> [batch, k, dim].
-
-    averages: what enters the layer is averaged with its dropped neighbours first; what it attends to, and
-    with which query, stays as it is.
-    """
+def finish_kept(layer: EncoderLayer, x: Tensor, qkv: tuple[Tensor, ...], kept: Tensor) -> Tensor:
+    """The scoring layer's output for the kept positions only: [batch, time, dim] -> [batch, k, dim]."""
     q, k, v = qkv
-    rows = average_neighbours(x, kept) if averages else rows_at(x, kept)
     queries = q.gather(2, kept[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[-1]))
-    return layer.finish(rows, queries, k, v)
+    return layer.finish(rows_at(x, kept), queries, k, v)
 
 
-# Finishes the scoring layer: some windows (by row) and their kept positions [rows, k] -> [rows, k, dim].
-Finish = Callable[[Tensor, Tensor], Tensor]
+def encode_sparse(
+    encoder: Encoder, mel: Tensor, *, level: Level, seeds: Sequence[int], positions: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Hidden states of the kept positions, and which they are: [batch, k, dim], ascending int64 [batch, k].
 
-
-def score(
-    encoder: Encoder, mel: Tensor, *, layer: int, seeds: Sequence[int], averages: bool = False
-) -> tuple[Evidence, Finish]:
-    """Runs the layers up to the attention of the scoring one (1-based).
-
-    Returns what a selector may look at, and a function that finishes the scoring layer for kept positions, as
-    `finish_kept` does.
+    mel: [batch, num_mels, frames]. seeds: a number per window, for rules that draw. positions: those that go
+    into the first layer, ascending int64 [batch, time]; None for all. Of these the layers up to the level's
+    see every one, the others k.
     """
-    x = encoder.run(encoder.stem(mel), 0, layer - 1)
-    scoring = encoder.layers[layer - 1]
+    x = encoder.stem(mel)
+    if positions is None:
+        positions = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    else:
+        x = rows_at(x, positions)
+    k = level.size_of(x.shape[1], len(encoder.positions))
+    if k == x.shape[1]:
+        return encoder.norm(encoder.run(x, 0, len(encoder.layers))), positions
+    x = encoder.run(x, 0, level.layer - 1)
+    scoring = encoder.layers[level.layer - 1]
     assert isinstance(scoring, EncoderLayer)
     qkv = scoring.project(x)
-    evidence = Evidence(q=qkv[0], k=qkv[1], mel=mel, seeds=seeds)
-
-    def finish(rows: Tensor, kept: Tensor) -> Tensor:
-        own, parts = (x, qkv) if len(rows) == len(x) else (x[rows], tuple(part[rows] for part in qkv))
-        return finish_kept(scoring, own, parts, kept, averages=averages)
-
-    return evidence, finish
-
-
-def encode_late(encoder: Encoder, x: Tensor, layer: int) -> Tensor:
-    """What follows the scoring layer, for the kept positions: [batch, k, dim] -> the same shape, normed."""
-    return encoder.norm(encoder.run(x, layer, len(encoder.layers)))
+    evidence = Evidence(q=qkv[0], k=qkv[1], mel=mel, seeds=seeds, positions=positions)
+    chosen = SELECTORS[level.selector](evidence, k)
+    x = encoder.run(finish_kept(scoring, x, qkv, chosen), level.layer, len(encoder.layers))
+    return encoder.norm(x), positions.gather(1, chosen)

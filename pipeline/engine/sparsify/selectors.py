@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -18,21 +17,21 @@ from torch import Tensor
 from pipeline.engine.options import SELECTORS as NAMES
 from pipeline.engine.sparsify.attention import received_attention
 
-QUOTA_SEGMENTS = 10  # of 3 s in a full window
-
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What a selector may look at, for one batch of windows.
 
     q, k: the scoring layer's scaled queries and keys, [batch, heads, time, head_dim].
-    mel: the windows' log-mel features, [batch, num_mels, 2 * time].
+    mel: the windows' log-mel features, [batch, num_mels, frames], two frames a position.
+    positions: which positions these are, ascending int64 [batch, time].
     seeds: one number per window, for rules that draw.
     """
 
     q: Tensor
     k: Tensor
     mel: Tensor
+    positions: Tensor
     seeds: Sequence[int]
 
     @property
@@ -40,26 +39,10 @@ class Evidence:
         return self.k.shape[2]
 
 
-def num_kept(sparsity: float, num_positions: int) -> int:
-    """k = round((1 - s) T), at least 1."""
-    return max(1, round((1.0 - sparsity) * num_positions))
-
-
 def top_positions(importance: Tensor, k: int) -> Tensor:
     """Indices of the k largest per row, ties to the earlier, ascending: [batch, time] -> int64 [batch, k]."""
     order = importance.argsort(dim=-1, descending=True, stable=True)
     return order[:, :k].sort(dim=-1).values
-
-
-def pick_quota(importance: Tensor, k: int) -> Tensor:
-    """The most important ones inside each of ten equal stretches of time, which get equal shares of k."""
-    total = importance.shape[1]
-    edges = [total * part // QUOTA_SEGMENTS for part in range(QUOTA_SEGMENTS + 1)]
-    kept = []
-    for start, stop in pairwise(edges):
-        share = stop * k // total - start * k // total
-        kept.append(start + top_positions(importance[:, start:stop], share))
-    return torch.cat(kept, dim=1)
 
 
 def pick_evenly(importance: Tensor, k: int) -> Tensor:
@@ -104,7 +87,8 @@ def drawn(evidence: Evidence) -> Tensor:
 
 def loudness(evidence: Evidence) -> Tensor:
     """The mean of the log-mel features of a position's two frames."""
-    return evidence.mel.mean(1).view(len(evidence.mel), evidence.num_positions, 2).mean(-1)
+    of_all = evidence.mel.mean(1).view(len(evidence.mel), -1, 2).mean(-1)
+    return of_all.gather(1, evidence.positions)
 
 
 def earliness(evidence: Evidence) -> Tensor:
@@ -118,14 +102,11 @@ class Selector:
     """A rule that keeps k positions: how important each one is, and how k of them are picked by that.
 
     importance: evidence to [batch, time]. pick: importance [batch, time] and k to ascending indices int64
-    [batch, k]. reads_attention: the importance is made of attention received. averages: what is kept is
-    averaged with the dropped positions beside it (`average_neighbours`), which the paper does not do.
+    [batch, k].
     """
 
     importance: Callable[[Evidence], Tensor]
     pick: Callable[[Tensor, int], Tensor] = top_positions
-    reads_attention: bool = False
-    averages: bool = False
 
     def __call__(self, evidence: Evidence, k: int) -> Tensor:
         """The kept positions of every window, ascending: int64 [batch, k]."""
@@ -133,17 +114,14 @@ class Selector:
 
 
 SELECTORS: dict[str, Selector] = {
-    "attention": Selector(importance=mean_received, reads_attention=True),
-    "attention-quota": Selector(importance=mean_received, pick=pick_quota, reads_attention=True),
-    "attention-max": Selector(importance=max_received, reads_attention=True),
-    "attention-min": Selector(importance=min_received, reads_attention=True),
-    "attention-median": Selector(importance=median_received, reads_attention=True),
-    "attention-max-query": Selector(importance=max_query_received, reads_attention=True),
+    "attention": Selector(importance=mean_received),
+    "attention-max": Selector(importance=max_received),
+    "attention-min": Selector(importance=min_received),
+    "attention-median": Selector(importance=median_received),
+    "attention-max-query": Selector(importance=max_query_received),
     "stride": Selector(importance=earliness, pick=pick_evenly),
     "random": Selector(importance=drawn),
     "energy": Selector(importance=loudness),
     "trim": Selector(importance=earliness),
-    "attention-averaged": Selector(importance=mean_received, reads_attention=True, averages=True),
-    "stride-averaged": Selector(importance=earliness, pick=pick_evenly, averages=True),
 }
 assert tuple(SELECTORS) == NAMES

@@ -1,7 +1,6 @@
-"""Which positions of a window carry sound, read from the window alone: its features, or its samples.
+"""Which positions of a window carry sound, read from its samples alone.
 
-Padding attracts attention, so a rule that only ranks attention keeps padding while it drops speech. Here a
-position sounds if it is loud beside the window's own loudest part, or close to one that is. The rule leans
+A position sounds if it is loud beside the window's own loudest part, or close to one that is. The rule leans
 to keeping: steady noise as loud as the pauses of a noisy recording counts as silence only where it is far
 below the speech.
 """
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 
 from pipeline.engine.audio import POSITION_SAMPLES
 
-LOUD_QUANTILE = 0.95  # of the samples' own positions: not their peak, which a click would set
+LOUD_QUANTILE = 0.95  # not the peak, which a click would set
 QUIET_QUANTILE = 0.10
 RANGE_DB = 35.0  # speech reaches about this far below its loud parts
 MIN_RANGE_DB = 20.0  # what is less than this below the loud parts always sounds
@@ -27,25 +26,13 @@ SHORTEST_SAMPLES = 1600  # 0.1 s: no word is shorter
 REACH = 5  # positions (0.1 s): silences up to twice this inside speech sound, and so do its edges
 
 
-def sounding_positions(mel: Tensor, num_samples: int) -> Tensor:
-    """True where a position carries sound: bool [positions].
-
-    mel: log-mel features of one window as `LogMel` gives them, float32 [num_mels, 2 * positions].
-    num_samples: samples of the window at 16 kHz; what lies past them is padding.
-    """
-    positions = mel.shape[1] // 2
-    covered = max(1, min(positions, -(-num_samples // POSITION_SAMPLES)))
-    near = _sounding(_decibels(mel[:, : 2 * covered]))
-    return torch.cat([near, near.new_zeros(positions - covered)])
-
-
 def is_audible(samples: np.ndarray) -> bool:
     """Whether a window can hold a word at all: it is long enough, and above absolute silence somewhere."""
     return len(samples) >= SHORTEST_SAMPLES and bool((_levels(samples) > SILENT_DB).any())
 
 
 def sounding_samples(samples: np.ndarray) -> Tensor:
-    """The same by the power of the samples, for whoever has no features: bool [ceil(samples / 320)].
+    """True where a position carries sound: bool [ceil(samples / 320)].
 
     What is absolutely silent does not sound, however quiet the rest. samples: float32 or int16, mono, 16 kHz;
     at least one.
@@ -75,9 +62,3 @@ def _sounding(level: Tensor, lowest: float = -math.inf) -> Tensor:
     floor = torch.maximum(loud - RANGE_DB, torch.minimum(quiet + ABOVE_QUIET_DB, loud - MIN_RANGE_DB))
     is_loud = ((level >= floor) & (level > lowest)).float()[None, None]
     return F.max_pool1d(is_loud, 2 * REACH + 1, stride=1, padding=REACH)[0, 0] > 0
-
-
-def _decibels(mel: Tensor) -> Tensor:
-    """Level of each position: [num_mels, 2 * positions] -> [positions]."""
-    power = torch.pow(10.0, 4.0 * mel - 4.0).sum(0)  # `LogMel` gives log10(power) / 4 + 1
-    return 10.0 * power.view(-1, 2).sum(1).log10()

@@ -16,8 +16,8 @@ from pipeline.engine.model.log_mel import LogMel
 from pipeline.engine.sparsify.level import Level
 from tests.engine.conftest import MINI, make_speechlike
 
-SHARE = Level(layer=1, share=0.5)
-LEVELS = (None, Level(sparsity=0.5), SHARE)
+THINNED = Level(layer=1, sparsity=0.5, selector="stride", thin_ends=True)
+LEVELS = (None, Level(sparsity=0.5), THINNED)
 WINDOWS = [make_speechlike(2.0 + 3 * number, number) for number in range(6)]
 
 
@@ -130,7 +130,7 @@ def test_a_step_that_breaks_once_is_done_again_window_by_window(engine, monkeypa
 
 @pytest.mark.parametrize("block", [(Slots, "step"), (Slots, "load"), (LogMel, "__call__")])
 def test_a_thread_that_is_stopped_while_it_drives_leaves_the_others_their_windows(engine, monkeypatch, block):
-    alone = texts(call(engine, SHARE))
+    alone = texts(call(engine, THINNED))
     owner, name = block
     whole, stopped = getattr(owner, name), threading.Event()
 
@@ -145,7 +145,7 @@ def test_a_thread_that_is_stopped_while_it_drives_leaves_the_others_their_window
 
     def run(number):
         try:
-            outcomes[number] = texts(call(engine, SHARE))
+            outcomes[number] = texts(call(engine, THINNED))
         except KeyboardInterrupt:
             outcomes[number] = "stopped"
 

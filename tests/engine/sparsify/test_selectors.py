@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,10 +14,9 @@ from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.profile import OPERATIONS
 from pipeline.engine.scheduling.work import Pass, Work
 from pipeline.engine.sparsify.attention import received_attention
-from pipeline.engine.sparsify.level import Level
-from pipeline.engine.sparsify.phases import encode_early
-from pipeline.engine.sparsify.scoring_layer import NEIGHBOURS, average_neighbours, encode_late, finish_kept
-from pipeline.engine.sparsify.selectors import SELECTORS, Evidence, num_kept, top_positions
+from pipeline.engine.sparsify.level import Level, num_kept
+from pipeline.engine.sparsify.scoring_layer import encode_sparse, finish_kept
+from pipeline.engine.sparsify.selectors import SELECTORS, Evidence, top_positions
 from tests.engine.conftest import MINI, TINY, make_speechlike
 
 
@@ -26,6 +26,7 @@ def make_evidence(batch: int, heads: int, time: int, seed: int) -> Evidence:
         q=torch.randn(batch, heads, time, 8, generator=generator),
         k=torch.randn(batch, heads, time, 8, generator=generator),
         mel=torch.randn(batch, 4, 2 * time, generator=generator),
+        positions=torch.arange(time).expand(batch, -1),
         seeds=list(range(seed, seed + batch)),
     )
 
@@ -60,6 +61,7 @@ def test_what_a_window_keeps_does_not_depend_on_its_company(name):
             q=evidence.q[row : row + 1],
             k=evidence.k[row : row + 1],
             mel=evidence.mel[row : row + 1],
+            positions=evidence.positions[row : row + 1],
             seeds=[evidence.seeds[row]],
         )
         assert torch.equal(SELECTORS[name](alone, 20)[0], kept[row])
@@ -91,7 +93,6 @@ AGGREGATIONS = {
     "attention-min": lambda q, k: received_in_float64(q, k).amin(1),
     "attention-median": lambda q, k: received_in_float64(q, k).quantile(0.5, dim=1),
     "attention-max-query": lambda q, k: received_in_float64(q, k, "max").mean(1),
-    "attention-averaged": lambda q, k: received_in_float64(q, k).mean(1),
 }
 
 
@@ -116,28 +117,12 @@ def test_a_float64_reference_keeps_the_same_positions(name):
         assert_same_choice(importance[row], kept[row], 300)
 
 
-def test_a_float64_reference_keeps_the_same_positions_in_every_stretch_of_the_quota():
-    evidence = make_evidence(3, 4, 600, 5)
-    importance = AGGREGATIONS["attention"](evidence.q, evidence.k)
-    kept = SELECTORS["attention-quota"](evidence, 300)
-    for row in range(3):
-        for start in range(0, 600, 60):
-            inside = kept[row][(kept[row] >= start) & (kept[row] < start + 60)]
-            assert_same_choice(importance[row, start : start + 60], inside - start, 30)
-
-
 def test_every_attention_selector_has_a_reference():
-    reading = {name for name, selector in SELECTORS.items() if selector.reads_attention}
-    assert reading == {*AGGREGATIONS, "attention-quota"}
+    assert {name for name in SELECTORS if name.startswith("attention")} == set(AGGREGATIONS)
 
 
 def test_ties_go_to_the_earlier_position():
     assert top_positions(torch.tensor([[1.0, 2.0, 1.0, 2.0, 1.0]]), 3).tolist() == [[0, 1, 3]]
-
-
-def test_quota_keeps_as_many_in_every_stretch():
-    kept = SELECTORS["attention-quota"](make_evidence(1, 2, 100, 0), 30)[0]
-    assert torch.bincount(kept // 10, minlength=10).tolist() == [3] * 10
 
 
 def test_trim_keeps_the_earliest_energy_the_loudest_and_stride_every_nth():
@@ -165,39 +150,6 @@ def test_the_lazy_layer_equals_dropping_after_the_whole_layer(model_folder):
     torch.testing.assert_close(finish_kept(layer, x, qkv, kept), whole, rtol=1e-5, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=50)
-@given(data=st.data(), time=st.integers(1, 30), seed=st.integers(0, 99))
-def test_a_kept_position_is_averaged_with_the_dropped_ones_nearest_to_it(data, time, seed):
-    kept = sorted(data.draw(st.sets(st.integers(0, time - 1), min_size=1)))
-    x = torch.randn(1, time, 3, generator=torch.Generator().manual_seed(seed))
-    own = {position: [] for position in kept}
-    for position in range(time):
-        nearest = min(reversed(kept), key=lambda one: abs(one - position))
-        if abs(nearest - position) <= NEIGHBOURS:
-            own[nearest].append(x[0, position].double())
-    expected = torch.stack([torch.stack(own[position]).mean(0) for position in kept])
-    found = average_neighbours(x, torch.tensor([kept]))[0]
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_nothing_is_averaged_where_nothing_is_dropped():
-    x = torch.randn(2, 40, 3)
-    assert torch.equal(average_neighbours(x, torch.arange(40).expand(2, -1)), x)
-
-
-@torch.inference_mode()
-def test_averaging_changes_what_enters_the_layer_and_nothing_else(model_folder):
-    encoder = Engine.load(model_folder(MINI))._model.encoder
-    layer = encoder.layers[1]
-    x = torch.randn(1, 300, MINI.dim)
-    qkv, kept = layer.project(x), torch.arange(0, 300, 2)[None]
-    plain, averaged = (finish_kept(layer, x, qkv, kept, averages=averages) for averages in (False, True))
-    assert not torch.allclose(plain, averaged)
-    moved = x.clone()
-    moved[:, ::2] = average_neighbours(x, kept)
-    torch.testing.assert_close(finish_kept(layer, moved, qkv, kept), averaged)
-
-
 @torch.inference_mode()
 @pytest.mark.parametrize("layer", [1, 2])
 def test_layers_after_the_scoring_one_see_the_kept_positions_only(model_folder, layer):
@@ -209,8 +161,27 @@ def test_layers_after_the_scoring_one_see_the_kept_positions_only(model_folder, 
     kept = top_positions(received_in_float64(q, k).mean(1), 750)[0]
     expected = model.encoder.norm(model.encoder.run(x[:, kept], layer, 2))
     level = Level(layer=layer, sparsity=0.5)
-    (early,) = encode_early(model.encoder, mel, level=level, num_samples=[320_000], seeds=[0])
-    ours = encode_late(model.encoder, early.hidden[None], layer)
+    ours, ours_kept = encode_sparse(model.encoder, mel, level=level, seeds=[0])
+    assert torch.equal(ours_kept[0], kept)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_layers_see_the_positions_that_they_are_given_only(model_folder):
+    model = Engine.load(model_folder(MINI))._model
+    mel = model.features([make_speechlike(20.0, 1)])
+    positions = torch.arange(0, 1500, 3)
+    level = Level(layer=1, sparsity=0.8, selector="stride", thin_ends=True)
+    x = model.encoder.stem(mel)[:, positions]
+    expected = model.encoder.norm(model.encoder.run(x, 0, 2))
+    thinned = replace(level, sparsity=0.5)
+    ours, ours_kept = encode_sparse(model.encoder, mel, level=thinned, seeds=[0], positions=positions[None])
+    assert torch.equal(ours_kept[0], positions)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+    ours, ours_kept = encode_sparse(model.encoder, mel, level=level, seeds=[0], positions=positions[None])
+    assert len(ours_kept[0]) == 100
+    expected = model.encoder.run(x, 0, 1)[:, ::5]
+    expected = model.encoder.norm(model.encoder.run(expected, 1, 2))
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -14,8 +14,8 @@ from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.decoding.segments import Span, split_spans
 from pipeline.engine.model.snapshot import DEMO_FOLDER, resolve
 from pipeline.engine.results import Word
-from pipeline.engine.sparsify.scoring_layer import encode_late, score
-from pipeline.engine.sparsify.selectors import SELECTORS
+from pipeline.engine.sparsify.level import Level
+from pipeline.engine.sparsify.scoring_layer import encode_sparse
 from pipeline.engine.timing.alignment import Aligner, Spoken, fit, place_words
 from tests.engine.conftest import MINI, make_speechlike
 from tests.synthetic.scenes import Script, compose
@@ -133,9 +133,9 @@ def encode(model, samples, k):
     mel = model.features([samples])
     if k == model.shape.source_positions:
         return model.encoder(mel)[0], None
-    evidence, finish = score(model.encoder, mel, layer=2, seeds=[0])
-    kept = SELECTORS["attention"](evidence, k)
-    return encode_late(model.encoder, finish(torch.tensor([0]), kept), 2)[0], kept[0]
+    level = Level(layer=2, sparsity=1 - k / model.shape.source_positions)
+    hidden, kept = encode_sparse(model.encoder, mel, level=level, seeds=[0])
+    return hidden[0], kept[0]
 
 
 @pytest.mark.parametrize("k", [1500, 750])
