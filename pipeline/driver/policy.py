@@ -135,9 +135,10 @@ def _log_given(policy: PolicyFile, budget: float) -> None:
     if evidence is None:
         log.info("adaptive sparsity: level %d of a policy of %s", policy.start, policy.model)
         return
+    change = evidence["wer_change"]
     log.info(
-        "adaptive sparsity: level %d, as measured on %s: WER %+.2f points, excess at most %.2f%% of %d words "
-        "(budget %.2f%%), %.2f of dense's device time",
-        *(policy.start, evidence["model"], 100 * evidence["wer_change"], 100 * evidence["excess_bound"]),
-        *(evidence["num_words"], 100 * budget, evidence["device_ratio"]),
+        "adaptive sparsity: level %d, as measured on %s: %sexcess at most %.2f%% of %d words (budget %.2f%%), "
+        "%.2f of dense's device time",
+        *(policy.start, policy.model, "" if change is None else f"WER {100 * change:+.2f} points, "),
+        *(100 * evidence["excess_bound"], evidence["num_words"], 100 * budget, evidence["device_ratio"]),
     )

@@ -62,7 +62,13 @@ class Line:
 def report_plots(report: Report) -> tuple[Line | Bars | None, ...]:
     """The plots of a report; None where there is nothing to draw."""
     markers = report.markers
-    return throughput(markers), cost_bars(report), sparsity(markers), loss(markers), error_bars(report)
+    return (
+        throughput(markers),
+        cost_bars(report),
+        sparsity(markers),
+        disagreement(markers),
+        error_bars(report),
+    )
 
 
 def duration(seconds: float | None) -> str:
@@ -139,8 +145,8 @@ def sparsity(markers: Sequence[dict[str, Any]]) -> Line | None:
     return _by_shard("Sparsity", "Share of encoder positions dropped, by shard.", values, "{:.0%}")
 
 
-def loss(markers: Sequence[dict[str, Any]]) -> Line | None:
-    """What sparsification changed, on the windows decoded both ways of all shards done so far."""
+def disagreement(markers: Sequence[dict[str, Any]]) -> Line | None:
+    """How far sparse text is from dense text, on the windows decoded both ways of all shards done so far."""
     done = sorted(markers, key=lambda marker: marker["finished_at"])
     errors, words = (
         list(accumulate(marker[name] for marker in done))
@@ -150,7 +156,7 @@ def loss(markers: Sequence[dict[str, Any]]) -> Line | None:
         return None
     values = [edits / max(1, total) for edits, total in zip(errors, words, strict=True)]
     note = f"Word edits per dense word, over all shards so far; {words[-1]:,} words were decoded both ways."
-    return _by_shard("Loss", note, values, "{:.2%}")
+    return _by_shard("Sparse beside dense", note, values, "{:.2%}")
 
 
 def _by_shard(title: str, note: str, values: Sequence[float], form: str) -> Line:

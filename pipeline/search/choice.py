@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.adaptive.policy_file import PolicyFile
 from pipeline.engine.sparsify.level import Level
-from pipeline.search.figures import ALL, SettingFigures
+from pipeline.search.figures import ALL, SettingFigures, finite
 from pipeline.search.settings import Setting, level_name
 
 
@@ -17,18 +17,33 @@ from pipeline.search.settings import Setting, level_name
 class Candidate:
     """A level, by the worst that was seen of it under any condition.
 
-    excess: word edits per dense word. bound: the upper end of its interval; `inf` where dense said nothing.
-    device_ratio: device time over dense.
+    excess: excess errors per dense word. bound: what that is below with 95 % of certainty; `inf` where dense
+    said too little. device_ratio: device time over dense. num_words: of dense. wer_change: None without
+    references.
     """
 
     level: Level
     excess: float
     bound: float
     device_ratio: float
+    num_words: int = 0
+    wer_change: float | None = None
 
     @property
     def name(self) -> str:
         return level_name(self.level)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is known of the level, as policy files have it."""
+        return {
+            "name": self.name,
+            "level": self.level.as_dict(),
+            "num_words": self.num_words,
+            "wer_change": self.wer_change,
+            "excess": finite(self.excess),
+            "excess_bound": finite(self.bound),
+            "device_ratio": finite(self.device_ratio),
+        }
 
 
 def candidates(settings: Sequence[Setting], figures: Sequence[SettingFigures]) -> list[Candidate]:
@@ -45,6 +60,8 @@ def candidates(settings: Sequence[Setting], figures: Sequence[SettingFigures]) -
             excess=max(worst if one.excess is None else one.excess for one in own),
             bound=max(one.excess_bound for one in own),
             device_ratio=max(worst if one.device_ratio is None else one.device_ratio for one in own),
+            num_words=min(one.num_dense_words for one in own),
+            wer_change=max((one.wer_change for one in own if one.wer_change is not None), default=None),
         )
         for level, own in seen.items()
     ]
@@ -91,5 +108,5 @@ def policy(
         model_revision=model_revision,
         levels=tuple(one.level for one in rungs),
         start=len(rungs),
-        evidence=evidence,
+        evidence={**evidence, "levels": [one.as_dict() for one in rungs]},
     )

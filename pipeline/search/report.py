@@ -16,7 +16,7 @@ from pipeline.search import choice
 from pipeline.search import plots as places
 from pipeline.search.choice import Candidate
 from pipeline.search.driver import SearchResult
-from pipeline.search.figures import ALL, Interval, SettingFigures, figures_of, finite
+from pipeline.search.figures import ALL, Interval, SettingFigures, figures_of
 from pipeline.search.profile import OperationTime
 from pipeline.search.settings import level_name, with_floor
 from pipeline.search.trials import Trials
@@ -98,20 +98,10 @@ def search_totals(output: str, outcome: Outcome) -> dict[str, Any]:
         "left_out": list(outcome.found.left_out),
         "dense_wer": dense.wer,
         "wer_budget": outcome.wer_budget,
-        "best": None if outcome.best is None else _candidate(outcome.best),
-        "front": [_candidate(one) for one in outcome.front],
+        "best": None if outcome.best is None else outcome.best.as_dict(),
+        "front": [one.as_dict() for one in outcome.front],
         "parts": [one.as_dict() for one in outcome.parts],
         "policy": f"{output}/{POLICY}",
-    }
-
-
-def _candidate(one: Candidate) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "level": one.level.as_dict(),
-        "excess": finite(one.excess),
-        "bound": finite(one.bound),
-        "device_ratio": finite(one.device_ratio),
     }
 
 
@@ -126,7 +116,7 @@ def make_policy(outcome: Outcome) -> policy_file.PolicyFile:
         evidence={
             "question": outcome.question,
             "wer_budget": outcome.wer_budget,
-            "measured": [_candidate(one) for one in outcome.candidates],
+            "measured": [one.as_dict() for one in outcome.candidates],
         },
     )
 

@@ -20,6 +20,7 @@ STAMP = {"fingerprint": "f" * 16, "plan_hash": "p" * 16}
 def marker(shard_id, run_id, started_at, **changes):
     values = {
         **dict.fromkeys(METRICS.names, 0),
+        "shadow_windows": [],
         "shard_id": shard_id, "run_id": run_id, "num_recordings": 2, "audio_s": 3600.0, "speech_s": 3000.0,
         "wall_s": 40.0, "device_s": 36.0, "rtf": 0.01, "rtfx": 100.0, "kept_positions": 750,
         "total_positions": 1500, "sparsity_mean": 0.5, "level": None, "slowest": None, "num_hits": 90,

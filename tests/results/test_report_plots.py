@@ -16,13 +16,13 @@ from tests.results.made_output import (
 )
 
 
-def test_the_loss_is_drawn_over_all_shadows_so_far():
+def test_the_disagreement_is_drawn_over_all_shadows_so_far():
     def shadowed(number, errors, words):
         finished = DAY + timedelta(minutes=number)
         return {"finished_at": finished, "shadow_num_errors": errors, "shadow_num_words": words}
 
-    assert report_plots.loss([shadowed(0, 0, 0)]) is None
-    plot = report_plots.loss([shadowed(2, 0, 100), shadowed(0, 0, 100), shadowed(1, 4, 200)])
+    assert report_plots.disagreement([shadowed(0, 0, 0)]) is None
+    plot = report_plots.disagreement([shadowed(2, 0, 100), shadowed(0, 0, 100), shadowed(1, 4, 200)])
     _, top, _, bottom = report_plots.PLOT
     heights = [(bottom - float(point.split(",")[1])) / (bottom - top) for point in plot.points.split()]
     assert heights == pytest.approx([0.0, 4 / 300 / 0.02, 4 / 400 / 0.02], abs=1e-3)

@@ -55,7 +55,6 @@ class Level:
     def size_of(self, num_left: int, num_positions: int) -> int:
         """How many of the positions that thinning left are kept.
 
-
         Where thinning alone has dropped the share that is asked for, all of them; else that share of them.
         num_positions: those of the encoder.
         """
