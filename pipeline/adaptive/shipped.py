@@ -27,9 +27,13 @@ def shipped_policy(snapshot: Snapshot) -> PolicyFile | None:
 
 
 def within(policy: PolicyFile, budget: float) -> PolicyFile:
-    """The policy, begun on its sparsest level up to the start whose excess is surely within a budget."""
+    """The policy, begun on its sparsest level up to the start that is surely within a budget.
+
+    It was measured where there are references: the bound of the true change of WER decides, which the excess
+    only estimates.
+    """
     levels = policy.evidence["levels"]
-    fitting = [rung for rung in range(1, policy.start + 1) if levels[rung - 1]["excess_bound"] <= budget]
+    fitting = [rung for rung in range(1, policy.start + 1) if levels[rung - 1]["wer_change_bound"] <= budget]
     return replace(policy, start=max(fitting, default=0))
 
 

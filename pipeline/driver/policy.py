@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -135,10 +136,15 @@ def _log_given(policy: PolicyFile, budget: float) -> None:
     if evidence is None:
         log.info("adaptive sparsity: level %d of a policy of %s", policy.start, policy.model)
         return
-    change = evidence["wer_change"]
     log.info(
-        "adaptive sparsity: level %d, as measured on %s: %sexcess at most %.2f%% of %d words (budget %.2f%%), "
-        "%.2f of dense's device time",
-        *(policy.start, policy.model, "" if change is None else f"WER {100 * change:+.2f} points, "),
-        *(100 * evidence["excess_bound"], evidence["num_words"], 100 * budget, evidence["device_ratio"]),
+        "adaptive sparsity: level %d, on evidence of %s (%d words, budget %.2f%%): WER %s, excess %s",
+        *(policy.start, policy.model, evidence["num_words"], 100 * budget),
+        *(_with_bound(evidence, name) for name in ("wer_change", "excess")),
     )
+
+
+def _with_bound(evidence: Mapping[str, Any], name: str) -> str:
+    value, bound = evidence[name], evidence.get(f"{name}_bound")
+    if value is None:
+        return "not known"
+    return f"{100 * value:+.2f} points" + ("" if bound is None else f", at most {100 * bound:+.2f}")

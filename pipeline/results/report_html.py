@@ -86,7 +86,11 @@ def _excess_tile(report: Report) -> tuple[str, str, str]:
     if not given:
         return name, "none", "all shards ran dense"
     worst = max(given, key=lambda found: found["excess_bound"])
-    return name, f"at most {worst['excess_bound']:.2%}", f"as measured on {worst['model']}"
+    return (
+        name,
+        f"{worst['excess']:.2%}",
+        f"at most {worst['excess_bound']:.2%}, as measured on {worst['model']}",
+    )
 
 
 def _text(value: float | None, form: str, otherwise: str = "-") -> str:

@@ -100,7 +100,7 @@ def test_an_empty_text_is_believed_where_the_model_hears_no_speech(no_speech_pro
 
 
 @pytest.mark.parametrize(("level", "of_halves"), [
-    (Level(layer=1, share=1.0), Level(layer=1, sparsity=0.0)),
+    (Level(layer=1, sparsity=0.5, thin_ends=True), Level()),
     (Level(layer=1, sparsity=0.5), Level(layer=1, sparsity=0.5)),
 ])  # fmt: skip
 def test_halves_are_dense_where_the_job_looks_after_its_loss(level, of_halves):

@@ -49,7 +49,7 @@ class Level:
 
     @property
     def of_halves(self) -> Level:
-        """The level of a window cut in two: of an adaptive job dense, so that speech is not left out twice."""
+        """The level of a window cut in two: of an adaptive job dense, to leave no speech out twice."""
         return Level() if self.thin_ends else self
 
     def size_of(self, num_left: int, num_positions: int) -> int:
