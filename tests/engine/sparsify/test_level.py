@@ -220,10 +220,12 @@ def test_pauses_filled_with_noise_far_below_the_speech_do_not_sound():
     assert 0.15 < sounding_of(window).float().mean() < 0.4
 
 
-def test_steady_noise_and_a_quiet_window_sound_throughout():
+def test_steady_noise_sounds_throughout_and_absolute_silence_keeps_every_position():
     noise = np.random.default_rng(0).normal(0, 1e-3, 480_000).astype(np.float32)
     assert sounding_of(noise).all()
-    assert sounding_of(np.zeros(480_000, np.float32)).all()
+    silence = np.zeros(480_000, np.float32)
+    assert not sounding_of(silence).any()
+    assert len(thinned_positions(silence, 1500)) == 1500
 
 
 def test_a_click_does_not_silence_quiet_speech():
