@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from math import isfinite
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from pipeline.reading.blocks import Block
 
 HOLE_S = 0.2  # time stamps jitter by less; what is missing for longer was not recorded
 RESET_S = 1.0  # time stamps that step back by more begin anew, as where files were joined
+MAX_HOLE_S = 3600.0
 SILENCE_FRAMES = 65_536
 
 
@@ -19,13 +21,15 @@ def on_the_clock(
     """Blocks without a gap from `from_s` to `to_s`; returns whether they got there.
 
     timed: each block with the time of its first sample, None where the container does not say. What lies
-    before `from_s` is left out. last_s: no time stamp behind it is believed.
+    before `from_s` is left out. last_s: no time stamp behind it is believed; where it is infinite, since
+    nothing says how long the recording is, no hole of more than `MAX_HOLE_S` is.
     """
     now_s, shift_s, started = from_s, 0.0, False
     for at_s, whole in timed:
         block = whole
+        most_s = last_s - now_s if isfinite(last_s) else MAX_HOLE_S
         late_s = 0.0 if at_s is None else at_s + shift_s - now_s
-        if (late_s < -RESET_S and (started or from_s == 0)) or now_s + late_s > last_s:
+        if (late_s < -RESET_S and (started or from_s == 0)) or late_s > most_s:
             shift_s, late_s = shift_s - late_s, 0.0
         if late_s > (HOLE_S if started else 0):
             hole_s = min(late_s, to_s - now_s)

@@ -124,6 +124,16 @@ class OggLink:
     closed: bool  # its last page says that it is the last
 
 
+def has_several_streams(file: io.BufferedIOBase) -> bool:
+    """Whether an Ogg file begins more than one logical stream at once."""
+    first = read_at(file, 0, 27 + 255)
+    if len(first) < 27:
+        return False
+    second = 27 + first[26] + sum(first[27 : 27 + first[26]])
+    header = read_at(file, second, 6)
+    return header[:4] == b"OggS" and bool(header[5] & 2)
+
+
 def ogg_links(file: io.BufferedIOBase, length: int) -> list[OggLink]:
     """The chained streams of an Ogg file, found by hopping over its pages (RFC 3533, section 6)."""
     starts, position, closed, in_headers = [0], 0, False, True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ STATE_LENGTH = {
 }
 FROM_ZERO = {"mov", "matroska"}  # their clock begins at 0, whatever comes first
 HAVE_CLOCK = {*FROM_ZERO, "mpegts", "mpeg", "mxf", "flv", "live_flv", "asf", "gxf", "wtv", "nut"}
+KNOW_END = {*FROM_ZERO, "mxf", "asf"}
 SEEK_EXACTLY = {"mov"}
 MAX_LATE_S = 3600.0  # a clock that begins later is that of a broadcast and not of the recording
 # A long recording is decoded in pieces, each by a decoder of its own that began a little earlier, so that a
@@ -80,7 +82,7 @@ class PyavReader:
         num_blocks = 0
         for piece in count(first):
             opened = self._opened if piece == first else _Opened.of(self._place, self._container, self._index)
-            ends_s = (piece + 1) * PIECE_S if opened.seeks_exactly else float("inf")
+            ends_s = (piece + 1) * PIECE_S if opened.seeks_exactly else inf
             blocks = on_the_clock(
                 self._timed(opened, piece * PIECE_S),
                 from_s=piece * PIECE_S,
@@ -208,8 +210,8 @@ class _Opened:
     @property
     def last_s(self) -> float:
         """A time that no frame lies behind, as far as the container is to be believed."""
-        if not self.file.duration:
-            return float("inf")
+        if self.format not in KNOW_END or not self.file.duration:
+            return inf
         return ((self.file.start_time or 0) + self.file.duration) / 1e6 - self.zero_s + 1.0
 
 

@@ -9,7 +9,14 @@ from typing import Any
 
 from pipeline.reading.blocks import Block, Stream, open_range
 from pipeline.reading.containers import FLAC, MP3, OGG, Container
-from pipeline.reading.lengths import OggLink, audio_end, is_one_flac, mp3_states_length, ogg_links
+from pipeline.reading.lengths import (
+    OggLink,
+    audio_end,
+    has_several_streams,
+    is_one_flac,
+    mp3_states_length,
+    ogg_links,
+)
 from pipeline.reading.sample_chunks import SampleBytes, sample_bytes
 from pipeline.sources.recording import RecordingError
 
@@ -30,6 +37,8 @@ def open_soundfile(
     is_longer = found is not None and found.goes_on
     file = open_range(fd, start, found.stated_end or length if found is not None and is_longer else length)
     if container is OGG:
+        if has_several_streams(file):
+            raise RecordingError("unsupported", "libsndfile reads one of several streams")
         links = ogg_links(file, length)
         if len(links) > 1:
             return _chained(fd, start, links)

@@ -125,6 +125,7 @@ def test_time_stamps_that_jitter_leave_the_sound_in_one_piece():
 def test_time_stamps_that_begin_anew_or_lie_go_on_where_they_were():
     assert len(on_clock(blocks(0.0, 5.0, 0.0, 0.1))) == round(5.3 * RATE)
     assert len(on_clock(blocks(0.0, 1e9, 0.2), last_s=10.0)) == round(0.3 * RATE)
+    assert len(on_clock(blocks(0.0, 9000.0, 9000.1))) == round(0.3 * RATE)
     assert len(on_clock(blocks(None, None, None))) == round(0.3 * RATE)
 
 

@@ -61,6 +61,14 @@ def test_the_first_stream_that_speaks_is_taken_and_no_other(tmp_path):
     assert recording["scorable"]
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "pcm_s16le"), ("a.ogg", "flac"), ("a.mp4", "alac")])
+def test_streams_of_other_containers_are_found_too(tmp_path, name, codec):
+    container(tmp_path / name, SILENCE, VOICE, codec=codec)
+    (recording,), (samples,) = rows_of(tmp_path)
+    assert recording["streams"].startswith("stream 1 ")
+    assert likeness(samples, VOICE) > 0.99
+
+
 def test_where_no_stream_speaks_the_row_is_that_of_the_first(tmp_path):
     container(tmp_path / "a.mkv", SILENCE, SILENCE)
     (recording,), _ = rows_of(tmp_path)
