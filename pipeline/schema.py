@@ -207,21 +207,16 @@ METRICS = pa.schema(
     [
         _required("shard_id", pa.int32()),
         _required("run_id", pa.string()),
-        _required("num_recordings", pa.int64()),
-        _required("num_failed", pa.int64()),
-        _required("num_windows", pa.int64()),
-        _required("num_tokens", pa.int64()),
-        _required("audio_s", pa.float64()),
-        _required("speech_s", pa.float64()),
-        _required("wall_s", pa.float64()),
-        _required("device_s", pa.float64()),
+        *(
+            _required(name, pa.int64())
+            for name in ("num_recordings", "num_failed", "num_windows", "num_tokens")
+        ),
+        *(_required(name, pa.float64()) for name in ("audio_s", "speech_s", "wall_s", "device_s")),
         pa.field("rtf", pa.float64()),  # device_s / audio_s; null without audio
         pa.field("rtfx", pa.float64()),
         _required("kept_positions", pa.int64()),
         _required("total_positions", pa.int64()),
-        pa.field("sparsity_mean", pa.float64()),
-        pa.field("sparsity_min", pa.float64()),
-        pa.field("sparsity_max", pa.float64()),
+        *(pa.field(name, pa.float64()) for name in ("sparsity_mean", "sparsity_min", "sparsity_max")),
         pa.field("level", pa.int32()),  # of the adaptive policy; null at a fixed sparsity
         _required("num_fallback", pa.int64()),
         pa.field("fallback_device_s", pa.float64()),  # of decoding again; null in the first outputs
@@ -235,11 +230,7 @@ METRICS = pa.schema(
         *(pa.field(name, pa.int64()) for name in COUNTS),  # null without references
         pa.field("wer", pa.float64()),
         pa.field("cost_usd", pa.float64()),  # null on a CPU
-        _required("device", pa.string()),
-        _required("host", pa.string()),
-        _required("model", pa.string()),
-        _required("fingerprint", pa.string()),
-        _required("plan_hash", pa.string()),
+        *(_required(name, pa.string()) for name in ("device", "host", "model", "fingerprint", "plan_hash")),
         _required("transcripts_rows", pa.int64()),
         _required("transcripts_sha256", pa.string()),
         _required("attempts", pa.int32()),
