@@ -21,7 +21,7 @@ from pipeline.metrics.shard import sparsity as sparsity_of
 from pipeline.schema import SHARD_RESULT, TRANSCRIPTS, table_of
 
 if TYPE_CHECKING:
-    from pipeline.engine.results import Segment
+    from pipeline.engine.results import Segment, Word
 
 
 def transcribe_shard(
@@ -110,8 +110,7 @@ def _segments(results: list[PlacedResult]) -> list[dict[str, Any]]:
     return [
         {
             "id": index,
-            "start_s": round(window.start_s + segment.start_s, 3),
-            "end_s": round(min(window.start_s + segment.end_s, window.end_s), 3),
+            **_times_of(window, segment),
             "text": segment.text,
             "avg_logprob": segment.avg_logprob,
             "no_speech_prob": segment.no_speech_prob,
@@ -131,13 +130,17 @@ def _words(window: PlacedWindow, segment: Segment) -> list[dict[str, Any]] | Non
         return None
     return [
         {
-            "start_s": round(window.start_s + word.start_s, 3),
-            "end_s": round(min(window.start_s + word.end_s, window.end_s), 3),
+            **_times_of(window, word),
             "word": word.word,
             "probability": word.probability,
         }
         for word in segment.words
     ]
+
+
+def _times_of(window: PlacedWindow, said: Segment | Word) -> dict[str, float]:
+    start_s, end_s = window.times(said.start_s, said.end_s)
+    return {"start_s": start_s, "end_s": end_s}
 
 
 def _times(results: list[PlacedResult], recordings: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

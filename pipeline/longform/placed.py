@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from pipeline.engine.languages import join_texts
 if TYPE_CHECKING:
     from pipeline.engine.results import WindowResult
 
+PAUSE_S = 2.0  # without speech, that no word reaches over
+NEAR_S = 0.5  # by which voice activity and an alignment differ
 Span = tuple[float, float]
 Root = tuple[int, float]  # recording and start of a window, the same for those cut out of it
 
@@ -43,6 +46,17 @@ class PlacedWindow:
     def speech_s(self) -> float:
         """Seconds of speech."""
         return sum(end - start for start, end in self.speech)
+
+    def times(self, start_s: float, end_s: float) -> Span:
+        """Times in the recording of something said at these of the window.
+
+        An alignment leaves no room between words, so that one said after a pause seems to begin before it.
+        """
+        start_s, end_s = self.start_s + start_s, min(self.start_s + end_s, self.end_s)
+        for (_, pause_s), (again_s, _) in pairwise(self.speech):
+            if again_s - pause_s >= PAUSE_S and pause_s - NEAR_S <= start_s < again_s < end_s:
+                start_s = again_s
+        return round(start_s, 3), round(end_s, 3)
 
     def piece(self, start_s: float, end_s: float, speech: Sequence[Span]) -> PlacedWindow:
         """A stretch of this window as a window."""

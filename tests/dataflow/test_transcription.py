@@ -33,6 +33,22 @@ def test_word_times_are_those_of_the_recording():
     ]
 
 
+def test_a_word_behind_a_pause_begins_where_speech_does():
+    heard = result("hi there you", end_s=9.0)
+    times = ((0.5, 2.4), (2.4, 7.0), (7.0, 9.0))
+    words = tuple(Word(start_s=a, end_s=b, word=" w", probability=0.5) for a, b in times)
+    timed = replace(heard, segments=(replace(heard.segments[0], start_s=2.4, end_s=9.0, words=words),))
+    windows = [(0, 10.0, 20.0, [(10.5, 12.5), (16.5, 19.0)])]
+    row = run([read_recording()], windows, FakeEngine(answer=lambda samples, language: timed))
+    segment = row["transcripts"][0]["segments"][0]
+    assert [(word["start_s"], word["end_s"]) for word in segment["words"]] == [
+        (10.5, 12.4),
+        (16.5, 17.0),
+        (17.0, 19.0),
+    ]
+    assert (segment["start_s"], segment["end_s"]) == (16.5, 19.0)
+
+
 def test_a_recording_without_speech_is_ok_and_empty(fake_engine):
     row = run([read_recording()], [], fake_engine)["transcripts"][0]
     assert (row["status"], row["text"], row["segments"], row["language"]) == ("ok", "", [], None)
