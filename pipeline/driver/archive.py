@@ -80,7 +80,8 @@ def survey_source(store: Store, request: JobRequest, *, retry_failed: bool = Fal
         num_listed += 1
         if (recording.recording_id, recording.member, recording.identity) in ledger.done:
             continue
-        if (row := ledger.same_content(recording)) is not None:
+        row = ledger.same_content(recording) if request.duplicates == "once" else None
+        if row is not None:
             same.append(row)
         else:
             (changed if recording.recording_id in ledger.known else new).append(recording)

@@ -89,7 +89,13 @@ def driver_peak(scratch: Path, number: int) -> int:
     )
     options = {"language": "en", "sparsify_layer": 1, "task": "transcribe", "shard_hours": SHARD_HOURS}
     folder = make_files(scratch / "in", number)
-    request = JobRequest(inputs=(str(folder),), output=str(scratch / "out"), model="demo", options=options)
+    request = JobRequest(
+        inputs=(str(folder),),
+        output=str(scratch / "out"),
+        model="demo",
+        options=options,
+        duplicates="transcribe",
+    )
     job.run_job(request, RunOptions())
     return status_bytes("self", "VmHWM")
 

@@ -171,6 +171,15 @@ def test_a_new_time_stamp_or_name_of_known_content_is_entered_and_not_transcribe
     assert same_content(update(source, tmp_path, DAYS[2])) == {"again.wav": "b.wav"}
 
 
+def test_known_content_is_transcribed_again_where_that_is_asked_for(source, tmp_path):
+    write(source, "a.wav")
+    update(source, tmp_path)
+    os.utime(source / "a.wav", (1, 1))
+    asked, where = replace(request(source), duplicates="transcribe"), str(tmp_path / "archive")
+    done = archive.update_archive(where, asked, RunOptions(), day=DAYS[1])
+    assert (done.survey.same, done.runs[DAYS[1]]["num_recordings"]) == ((), 1)
+
+
 def test_known_and_new_content_together_are_one_run(source, tmp_path):
     write(source, "a.wav")
     update(source, tmp_path)

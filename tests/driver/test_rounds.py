@@ -163,7 +163,7 @@ def test_an_estimate_that_proves_wrong_becomes_overflow_and_nothing_is_lost(tmp_
 
 @pytest.mark.usefixtures("fake_model", "local_ray")
 def test_a_file_that_changed_since_it_was_planned_is_a_failed_row(tmp_path, monkeypatch):
-    make_folder(tmp_path / "in", {"a.wav": FINE, "b.wav": FINE})
+    make_folder(tmp_path / "in", {"a.wav": FINE, "b.wav": FINE + 1})
 
     def stopped(*_arguments, **_options):
         raise KeyboardInterrupt

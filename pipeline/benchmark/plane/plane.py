@@ -160,7 +160,13 @@ def _run(source: Path, name: str, rtfx: float) -> float:
     """Runs a job of some name over a folder or manifest; returns the device's busy share."""
     log, output = (source.with_name(f"{source.name}-{name}-{end}") for end in ("busy", "out"))
     log.mkdir()
-    request = JobRequest(inputs=(str(source),), output=str(output), model="demo", options=OPTIONS)
+    request = JobRequest(
+        inputs=(str(source),),
+        output=str(output),
+        model="demo",
+        options=OPTIONS,
+        duplicates="transcribe",  # recordings of equal length are one file under many names
+    )
     totals = run_job(request, RunOptions(), load=partial(load_paced, rtfx=rtfx, folder=log))
     assert not totals["num_failed"], totals
     return busy_share(busy_stretches(log))
