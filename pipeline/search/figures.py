@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.adaptive.bounds import ERROR_LEVEL, Draw, upper_bound
 from pipeline.adaptive.comparison import compare_texts
+from pipeline.engine.languages import join_texts
 from pipeline.metrics import wer
 from pipeline.metrics.intervals import ratio_interval
 from pipeline.search.settings import Setting
@@ -199,7 +200,7 @@ def _texts(found: Mapping[Key, Mapping[str, Any]]) -> dict[str, tuple[str, str |
         pieces[key[0]].append(found[key])
     return {
         recording_id: (
-            " ".join(trial["text"] for trial in own if trial["text"]),
+            join_texts((trial["text"] or "", trial["language"]) for trial in own),
             next((trial["language"] for trial in own if trial["language"]), None),
         )
         for recording_id, own in pieces.items()
