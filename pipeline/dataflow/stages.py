@@ -33,7 +33,7 @@ from pipeline.metrics import shard
 from pipeline.output import attempts, commit, files
 from pipeline.output.store import Store
 from pipeline.reading.shard_reader import ReadOptions, ShardReader
-from pipeline.schema import PLAN, SAMPLE, SAMPLE_RESULT, SHARD_AUDIO, SHARD_RESULT, TRANSCRIPTS, table_of
+from pipeline.schema import SAMPLE, SAMPLE_RESULT, SHARD_AUDIO, SHARD_RESULT, table_of
 from pipeline.sources.locations import printable
 
 log = logging.getLogger("earshard")
@@ -227,15 +227,7 @@ def commit_result(result: pa.Table, this_round: RoundContext) -> pa.Table:
         unit = attempts.unit_of(row["shard_id"], row["attempt"], row["transcripts"] or row["overflow"])
         attempts.keep_piece(this_round.store, unit, result.cast(SHARD_RESULT))
         return schema.METRICS.empty_table()
-    return commit.commit_shard(
-        this_round.store,
-        row["shard_id"],
-        row["attempt"],
-        shard.with_counts(table_of(TRANSCRIPTS, row["transcripts"]), row["scorable"]),
-        row["measures"],
-        table_of(PLAN, row["overflow"]),
-        this_round.stamp,
-    )
+    return commit.commit_shard(this_round.store, row, this_round.stamp)
 
 
 def commit_sample(result: pa.Table, this_round: RoundContext) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.errors import UnfinishedError
 from pipeline.metrics import wer
-from pipeline.metrics.shard import RunStamp, metrics_row
+from pipeline.metrics.shard import RunStamp, metrics_row, with_counts
 from pipeline.output.copies import with_copies
 from pipeline.output.files import (
     METRICS_FOLDER,
@@ -28,7 +28,7 @@ from pipeline.output.files import (
     transcripts_name,
 )
 from pipeline.output.store import Store
-from pipeline.schema import METRICS, TRANSCRIPTS, table_of
+from pipeline.schema import METRICS, PLAN, TRANSCRIPTS, table_of
 
 SCORING = {b"normaliser": wer.NORMALISER.encode()}
 
@@ -37,20 +37,14 @@ class ForeignMarker(UnfinishedError):
     """A marker vouches for another plan or other options; the message names the file."""
 
 
-def commit_shard(
-    store: Store,
-    shard_id: int,
-    attempts: int,
-    transcripts: pa.Table,
-    measures: Mapping[str, Any],
-    overflow: pa.Table,
-    stamp: RunStamp,
-) -> pa.Table:
-    """Publish a shard. Returns its marker: the one just written, or the one that was there first.
+def commit_shard(store: Store, result: Mapping[str, Any], stamp: RunStamp) -> pa.Table:
+    """Publish a row of `SHARD_RESULT`. Returns its marker: the one just written, or that was there first.
 
-    Copies of its recordings get rows of their own.
+    Rows with a reference of their own are scored, and copies of its recordings get rows of their own.
     """
-    transcripts = with_copies(transcripts, store, stamp.plan_hash)
+    shard_id, overflow = result["shard_id"], table_of(PLAN, result["overflow"])
+    scored = with_counts(table_of(TRANSCRIPTS, result["transcripts"]), result["scorable"])
+    transcripts = with_copies(scored, store, stamp.plan_hash)
     content = parquet_bytes(transcripts)
     if not store.publish(transcripts_name(shard_id), content):
         # Torn files never have this name, so what is there is a whole file of a writer that died before
@@ -59,7 +53,7 @@ def commit_shard(
         transcripts = parquet_table(content, TRANSCRIPTS)
     if overflow.num_rows:
         store.publish(overflow_name(shard_id), parquet_bytes(overflow))
-    row = metrics_row(shard_id, attempts, transcripts, measures, stamp)
+    row = metrics_row(shard_id, result["attempt"], transcripts, result["measures"], stamp)
     row["transcripts_sha256"] = hashlib.sha256(content).hexdigest()
     marker = table_of(METRICS, [row]).replace_schema_metadata(SCORING)
     if not store.publish(metrics_name(shard_id), parquet_bytes(marker)):

@@ -174,15 +174,15 @@ class OutputState:
             transcripts += scored.to_pylist()
             measures.append(result["measures"])
             overflow += result["overflow"]
-        commit.commit_shard(
-            self.store,
-            shard_id,
-            attempts.MAX_ATTEMPTS,
-            table_of(TRANSCRIPTS, transcripts),
-            shard.join_measures(measures),
-            table_of(PLAN, overflow),
-            self.stamp,
-        )
+        result = {
+            "shard_id": shard_id,
+            "attempt": attempts.MAX_ATTEMPTS,
+            "transcripts": transcripts,
+            "scorable": [False] * len(transcripts),  # the pieces are scored
+            "measures": shard.join_measures(measures),
+            "overflow": overflow,
+        }
+        commit.commit_shard(self.store, result, self.stamp)
 
     def _adopted_keys(self, shard_id: int) -> set[tuple[str, int]] | None:
         """The rows of transcripts that a whole attempt left when it died before its marker, if there are any.

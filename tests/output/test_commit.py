@@ -41,8 +41,8 @@ def test_an_hour_of_several_channels_is_an_hour_of_audio(fake_engine):
 
 
 def put(store, done, stamp=STAMP, overflow=NO_OVERFLOW):
-    transcripts = shard.with_counts(table_of(TRANSCRIPTS, done["transcripts"]), done["scorable"])
-    return commit.commit_shard(store, 7, 1, transcripts, done["measures"], overflow, stamp)
+    result = done | {"shard_id": 7, "attempt": 1, "overflow": overflow.to_pylist()}
+    return commit.commit_shard(store, result, stamp)
 
 
 def test_the_marker_tells_rtf_wer_and_the_hash_of_the_rows(store, done):

@@ -44,15 +44,7 @@ def transcribed(shard_id, names, attempt=1, engine=None, overflow=(), **changes)
 
 
 def commit_row(store, row):
-    commit.commit_shard(
-        store,
-        row["shard_id"],
-        row["attempt"],
-        table_of(TRANSCRIPTS, row["transcripts"]),
-        row["measures"],
-        table_of(PLAN, row["overflow"]),
-        STAMP,
-    )
+    commit.commit_shard(store, row | {"scorable": [False] * len(row["transcripts"])}, STAMP)
 
 
 def leave_mark(store, unit, round_id=ROUND):
