@@ -55,7 +55,8 @@ def clips_of(row: Mapping[str, Any], rules: ClipRules) -> list[Clip]:
     """The clips of a row of TRANSCRIPTS, every segment of it in one of them, in the order of time."""
     language = row["text_language"] or row["language"]
     segments = row["segments"] or []
-    refusals = [_refusal(segment, row["language"], rules) for segment in segments]
+    is_copy = row["same_as"] is not None  # a model that learns from it learns it once
+    refusals = ["copy" if is_copy else _refusal(segment, row["language"], rules) for segment in segments]
     found = []
     for first, last in _runs(segments, refusals, rules):
         group = segments[first : last + 1]

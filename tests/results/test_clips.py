@@ -40,6 +40,11 @@ def test_rules_say_what_is_taken():
     assert clips_of(row(segment("x", avg_logprob=-0.9)), ClipRules(min_logprob=-1.0))[0].reason is None
 
 
+def test_of_a_copy_nothing_is_taken():
+    segments = (segment("x"), segment("y", fallback="dense"))
+    assert [clip.reason for clip in clips_of(row(*segments, same_as="b"), ClipRules())] == ["copy", "copy"]
+
+
 def test_short_neighbours_are_joined_up_to_a_length_and_not_over_a_pause():
     segments = [segment(str(i), 2.0 * i, 2.0 * i + 1.9) for i in range(6)]
     segments += [segment("far", 20.0, 22.0), segment("again", 22.0, 24.0, fallback="dense")]
