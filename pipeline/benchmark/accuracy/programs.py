@@ -120,7 +120,7 @@ def transformers(recordings: Sequence[Spoken], language: str | None, model: Path
     whisper = WhisperForConditionalGeneration.from_pretrained(model).eval()
     for one in recordings:
         features = processor(
-            _decoded(one), sampling_rate=SAMPLE_RATE, return_tensors="pt", truncation=False,
+            decoded(one), sampling_rate=SAMPLE_RATE, return_tensors="pt", truncation=False,
             padding="longest", return_attention_mask=True,
         )  # fmt: skip
         given = (
@@ -142,7 +142,7 @@ def transformers(recordings: Sequence[Spoken], language: str | None, model: Path
         yield _heard(one, language, found)
 
 
-def _decoded(one: Spoken) -> np.ndarray:
+def decoded(one: Spoken) -> np.ndarray:
     """Its samples as ours has them, float32: the package reads no files."""
     from pipeline.reading.decoder import AudioDecoder
 

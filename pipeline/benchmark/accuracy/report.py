@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.benchmark.accuracy.corpus import Spoken
+from pipeline.benchmark.accuracy.onsets import onsets
+from pipeline.benchmark.accuracy.programs import decoded
 from pipeline.benchmark.accuracy.runs import Request, run_program
 from pipeline.benchmark.accuracy.scores import Score, score, summary
 from pipeline.results.page import Table, page
@@ -20,12 +21,17 @@ def compare(request: Request, programs: Sequence[str]) -> dict[str, Any]:
     """Runs what is left to run, and writes `accuracy.json` and `accuracy.html` after every program."""
     request.output.mkdir(parents=True, exist_ok=True)
     outcome: dict[str, Any] = {"manifest": request.manifest.name, "model": request.model.name, "programs": {}}
+    onsets_s = {
+        one.file: list(onsets(decoded(one), [start_s for start_s, _ in one.sentences]))
+        for one in request.recordings
+        if one.sentences
+    }
     for name in programs:
         rows = run_program(name, request)
         outcome["programs"][name] = {
             "cpu_s": sum(row["cpu_s"] for row in rows),
             "audio_s": sum(one.duration_s for one in request.recordings),
-            "sets": _by_set(request.recordings, rows, asked_language=request.asks_language),
+            "sets": _by_set(request, rows, onsets_s),
         }
         (request.output / "accuracy.json").write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
         (request.output / "accuracy.html").write_text(render(outcome), encoding="utf-8")
@@ -33,11 +39,12 @@ def compare(request: Request, programs: Sequence[str]) -> dict[str, Any]:
 
 
 def _by_set(
-    recordings: Sequence[Spoken], rows: Sequence[Mapping[str, Any]], *, asked_language: bool
+    request: Request, rows: Sequence[Mapping[str, Any]], onsets_s: Mapping[str, Sequence[float]]
 ) -> Figures:
     scores: defaultdict[str, list[Score]] = defaultdict(list)
-    for one, heard in zip(recordings, rows, strict=True):
-        found = score(one, heard, asked_language=asked_language)
+    asked_language = request.asks_language
+    for one, heard in zip(request.recordings, rows, strict=True):
+        found = score(one, heard, asked_language=asked_language, onsets_s=onsets_s.get(one.file, ()))
         scores[one.group].append(found)
         scores[ALL].append(found)
         if asked_language and not one.is_silent:
@@ -79,11 +86,12 @@ def _rate(found: Mapping[str, Any]) -> str:
     return f"{found['wer']:.2%} ({low:.2%} to {high:.2%})"
 
 
-def _start(found: Mapping[str, Any]) -> str:
-    if found["start_error_median_s"] is None:
-        return "-"
-    median, p95 = found["start_error_median_s"], found["start_error_p95_s"]
-    return f"{median:.3f} s, {p95:.3f} s ({found['num_starts']})"
+def _start(name: str) -> Callable[[Mapping[str, Any]], str]:
+    def shown(found: Mapping[str, Any]) -> str:
+        median, p95 = found[f"{name}_median_s"], found[f"{name}_p95_s"]
+        return "-" if median is None else f"{median:.3f} s, {p95:.3f} s ({found['num_starts']})"
+
+    return shown
 
 
 ROWS = {
@@ -97,7 +105,10 @@ ROWS = {
     "words lost there": lambda found: str(found["num_lost_at_edges"]) if found["num_edges"] else "-",
     "words doubled there": lambda found: str(found["num_doubled_at_edges"]) if found["num_edges"] else "-",
     "words invented where nobody speaks": lambda found: str(found["num_invented"]),
-    "segment starts off by: median, 95th percentile (sentences)": _start,
+    "segments start off the sound of their sentences by: median, 95th percentile (sentences)": _start(
+        "start_error"
+    ),
+    "and off the corpus's own times by": _start("start_error_as_stated"),
     "languages right": lambda found: (
         "-" if found["language_accuracy"] is None else f"{found['language_accuracy']:.1%}"
     ),

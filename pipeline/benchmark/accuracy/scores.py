@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jiwer
@@ -22,8 +22,9 @@ EDGE_WORDS = 1  # a word is lost at an edge if it is missing next to it or one w
 class Score:
     """One recording.
 
-    num_lost, num_doubled: words at `num_edges` edges between windows. starts_s: what segments start too late,
-    in seconds. num_invented: words where nobody speaks. language_right: None where it was given.
+    num_lost, num_doubled: words at `num_edges` edges between windows. num_invented: where nobody speaks.
+    late_s: by how many seconds segments start after the sound of their sentences; late_as_stated_s: after the
+    corpus's own times. language_right: None where it was given.
     """
 
     counts: wer.Counts
@@ -32,13 +33,16 @@ class Score:
     num_edges: int = 0
     num_lost: int = 0
     num_doubled: int = 0
-    starts_s: tuple[float, ...] = field(default=())
+    late_s: tuple[float, ...] = ()
+    late_as_stated_s: tuple[float, ...] = ()
     num_invented: int = 0
     language_right: bool | None = None
 
 
-def score(one: Spoken, heard: Mapping[str, Any], *, asked_language: bool) -> Score:
-    """A recording beside what a program made of it."""
+def score(
+    one: Spoken, heard: Mapping[str, Any], *, asked_language: bool, onsets_s: Sequence[float] = ()
+) -> Score:
+    """A recording beside what a program made of it. onsets_s: where the sound of its sentences begins."""
     counts = wer.count_errors(one.text, heard["text"], one.language)
     if one.is_silent:
         return Score(counts=wer.Counts(), num_invented=counts.num_insertions)
@@ -52,7 +56,8 @@ def score(one: Spoken, heard: Mapping[str, Any], *, asked_language: bool) -> Sco
         num_edges=len(edges),
         num_lost=num_lost,
         num_doubled=num_doubled,
-        starts_s=tuple(alignment.start_errors(one.sentences)),
+        late_s=tuple(alignment.late_s(one, onsets_s)),
+        late_as_stated_s=tuple(alignment.late_s(one, [start_s for start_s, _ in one.sentences])),
         language_right=heard["language"] == one.language if asked_language else None,
     )
 
@@ -102,10 +107,10 @@ class _Alignment:
                 doubled += chunk.hyp_end_idx - chunk.hyp_start_idx
         return lost, doubled
 
-    def start_errors(self, sentences: Iterable[tuple[float, str]]) -> Iterable[float]:
+    def late_s(self, one: Spoken, starts_s: Sequence[float]) -> Iterator[float]:
         """Start of each segment that begins with the first word of a sentence, less that sentence's start."""
         place = 0
-        for start_s, text in sentences:
+        for start_s, (_, text) in zip(starts_s, one.sentences, strict=False):
             heard = self._right.get(place)
             if heard is not None and heard in self._begins:
                 yield self.starts_s[heard] - start_s
@@ -116,7 +121,8 @@ def summary(scores: Sequence[Score]) -> dict[str, Any]:
     """The figures of some recordings; None where there is nothing to divide by."""
     counts = wer.total(one.counts for one in scores)
     interval = wer_interval([one.counts for one in scores])
-    starts_s = np.abs([start for one in scores for start in one.starts_s])
+    off_s = np.abs([late for one in scores for late in one.late_s])
+    off_as_stated_s = np.abs([late for one in scores for late in one.late_as_stated_s])
     asked = [one.language_right for one in scores if one.language_right is not None]
     return {
         "num_recordings": len(scores),
@@ -132,8 +138,14 @@ def summary(scores: Sequence[Score]) -> dict[str, Any]:
         "num_lost_at_edges": sum(one.num_lost for one in scores),
         "num_doubled_at_edges": sum(one.num_doubled for one in scores),
         "num_invented": sum(one.num_invented for one in scores),
-        "num_starts": len(starts_s),
-        "start_error_median_s": float(np.median(starts_s)) if len(starts_s) else None,
-        "start_error_p95_s": float(np.percentile(starts_s, 95)) if len(starts_s) else None,
+        "num_starts": len(off_s),
+        "start_error_median_s": _quantile(off_s, 0.5),
+        "start_error_p95_s": _quantile(off_s, 0.95),
+        "start_error_as_stated_median_s": _quantile(off_as_stated_s, 0.5),
+        "start_error_as_stated_p95_s": _quantile(off_as_stated_s, 0.95),
         "language_accuracy": sum(asked) / len(asked) if asked else None,
     }
+
+
+def _quantile(values: np.ndarray, share: float) -> float | None:
+    return float(np.quantile(values, share)) if len(values) else None

@@ -12,6 +12,7 @@ from jobs import cli
 from jobs.benchmark import benchmark
 from pipeline.benchmark.accuracy import runs
 from pipeline.benchmark.accuracy.corpus import CorpusError, Spoken, read_corpus
+from pipeline.benchmark.accuracy.onsets import onsets
 from pipeline.benchmark.accuracy.report import compare
 from pipeline.benchmark.accuracy.runs import OtherRunError, Request, run_program
 from pipeline.benchmark.accuracy.scores import score, summary
@@ -45,10 +46,18 @@ def test_words_lost_and_doubled_count_where_windows_meet_and_not_elsewhere():
 
 def test_starts_are_those_of_segments_that_begin_a_sentence():
     one = spoken("good day to you how are you", sentences=((1.0, "good day to you"), (4.0, "how are you")))
-    found = score(one, heard((1.2, 3, "Good day"), (2.5, 3, "to you."), (3.9, 5, "How are you?")),
-                  asked_language=False)  # fmt: skip
-    assert found.starts_s == pytest.approx((0.2, -0.1))
-    assert summary([found])["start_error_median_s"] == pytest.approx(0.15)
+    segments = ((1.2, 3, "Good day"), (2.5, 3, "to you."), (3.9, 5, "How are you?"))
+    found = score(one, heard(*segments), asked_language=False, onsets_s=(1.1, 4.0))
+    assert found.late_as_stated_s == pytest.approx((0.2, -0.1))
+    assert found.late_s == pytest.approx((0.1, -0.1))
+    assert summary([found])["start_error_as_stated_median_s"] == pytest.approx(0.15)
+
+
+def test_a_sentence_begins_where_its_sound_does():
+    samples = np.zeros(6 * 16_000, np.float32)
+    samples[16_000:32_000] = samples[56_000:] = 0.5
+    samples[48_000:56_000] = 0.001  # breath
+    assert list(onsets(samples, [0.2, 3.0])) == pytest.approx([1.0, 3.5], abs=0.03)
 
 
 def test_words_where_nobody_speaks_are_invented():
