@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from jobs import cli
 from pipeline.results import report_html
 from pipeline.results.faults import Faults
 from pipeline.results.report import GroupFigures, Report, make_report
-from pipeline.results.report_source import read_output
+from pipeline.results.report_source import OutputFacts, read_output
 from pipeline.results.text_files import spreadsheet_safe, writing
 
 
@@ -42,7 +42,7 @@ def report(
     Status 1 where something of an output could not be read or scored: a line names it.
     """
     faults = Faults()
-    found = make_report([read_output(path, gpu_hour_usd, faults) for path in outputs])
+    found = make_report(_read(outputs, gpu_hour_usd, faults))
     _print_tables(found)
     totals = as_json(found)
     if json_file:
@@ -53,6 +53,19 @@ def report(
     if html_file:
         _write(html_file, report_html.render_report(found, datetime.now(UTC)))
     return totals, cli.UNFINISHED if faults.num else cli.OK
+
+
+def _read(outputs: Sequence[str], gpu_hour_usd: float | None, faults: Faults) -> list[OutputFacts]:
+    """The outputs that can be read; of a single one the error is the command's."""
+    if len(outputs) == 1:
+        return [read_output(outputs[0], gpu_hour_usd, faults)]
+    found = []
+    for path in outputs:
+        with faults.named(path):
+            found.append(read_output(path, gpu_hour_usd, faults))
+    if not found:
+        raise cli.WrongUse("none of the outputs can be read")
+    return found
 
 
 def as_json(found: Report) -> dict[str, Any]:

@@ -33,6 +33,7 @@ PING_S = 30.0  # Ray gives a node up that has been silent for 15 s
 # Ray ends a worker that was idle for a second when there are more than CPUs, its own actors counted in: on 2
 # cores it then started another for every commit, at 1.6 CPU-s each, and a reader lost its warm decoder.
 IDLE_WORKER_MS = 600_000
+RAY_BYTES = 700_000_000  # what Ray's own processes and a job's reader take
 
 
 class ClusterError(UnfinishedError):
@@ -215,6 +216,13 @@ def this_node() -> str:
     import ray
 
     return ray.get_runtime_context().get_node_id()
+
+
+def this_actor() -> str:
+    """The id of the actor that this is; it stays the same when Ray starts the actor again."""
+    import ray
+
+    return ray.get_runtime_context().get_actor_id() or ""
 
 
 def lost_nodes(node_ids: Collection[str]) -> set[str]:

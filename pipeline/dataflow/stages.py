@@ -23,9 +23,11 @@ from pipeline.adaptive.files import sample_name
 from pipeline.adaptive.gate import level_of, refuse_if_stalled
 from pipeline.adaptive.job_policy import JobPolicy
 from pipeline.adaptive.shadow import ShardLevel
+from pipeline.dataflow.machine import allowed_bytes
 from pipeline.dataflow.shared_lock import SharedLock
 from pipeline.dataflow.transcription import transcribe_shard
 from pipeline.dataflow.workers import Workers
+from pipeline.errors import UnfinishedError
 from pipeline.longform.transcribe import Transcriber
 from pipeline.metrics import shard
 from pipeline.output import attempts, commit, files
@@ -36,6 +38,8 @@ from pipeline.sources.locations import printable
 
 log = logging.getLogger("earshard")
 
+STARTS = "_tmp/starts"
+MAX_DEATHS = 3
 DEADLINE_EXIT = 1  # where the job is this process, its work is unfinished
 DEADLINE_BASE_S = 600.0
 DEADLINE_PER_AUDIO_S = {"cuda": 2.0, "cpu": 30.0}  # two shards share a GPU
@@ -60,8 +64,14 @@ class RoundContext:
     work: Callable[[RoundContext], Callable[[pa.Table], pa.Table]]
     commit: Callable[..., pa.Table]
     node: Callable[[], str] = str  # the name of the node that it is called on, "" where there is but one
+    actor: Callable[[], str] = str  # the name of the actor that it is called in, "" in the driver itself
     policy: JobPolicy | None = None  # of adaptive sparsity; None: as sparse as the engine was made
     calibration: CalibrationTask | None = None  # the units are a sample, and nothing is transcribed
+
+    def make_worker(self) -> Any:
+        """What `load` makes. Raises `NeverStarts` in an actor that died of it several times."""
+        with starting(self.store, self.actor()):
+            return self.load()
 
     def marked(self, unit: str) -> AbstractContextManager[None]:
         """Mark a unit as being worked on here."""
@@ -108,7 +118,7 @@ class TranscribeShard:
 
     def __init__(self, this_round: RoundContext) -> None:
         self._round = this_round
-        self._engine: Transcriber = this_round.load()
+        self._engine: Transcriber = this_round.make_worker()
         self._attempts = _Attempts(this_round, self._engine.device)
 
     def __call__(self, audio: pa.Table) -> pa.Table:
@@ -128,7 +138,7 @@ class CalibrateShard:
     def __init__(self, this_round: RoundContext) -> None:
         assert this_round.calibration is not None
         self._language, self._task = this_round.language, this_round.calibration
-        self._engine: Transcriber = this_round.load()
+        self._engine: Transcriber = this_round.make_worker()
         self._attempts = _Attempts(this_round, self._engine.device)
 
     def __call__(self, audio: pa.Table) -> pa.Table:
@@ -165,6 +175,30 @@ class _Attempts:
         deadline_s = DEADLINE_BASE_S + audio_s * self._deadline_per_audio_s
         with door(), self._round.marked(unit), _deadline(unit, deadline_s):
             yield
+
+
+class NeverStarts(UnfinishedError):
+    """A process died several times while it loaded its model."""
+
+
+@contextmanager
+def starting(store: Store, actor: str) -> Iterator[None]:
+    """Count the starts of an actor while it loads its model; one that died of it leaves its count.
+
+    actor: "" where nobody would start it again. Raises `NeverStarts`, with which the actor ends for good.
+    """
+    name = f"{STARTS}/{actor}"
+    num_deaths = int(store.read(name) or 0) if actor else 0
+    if num_deaths >= MAX_DEATHS:
+        raise NeverStarts(
+            f"the process of the model died {num_deaths} times while it was loaded, most likely for want of "
+            f"memory: {allowed_bytes() / 1e9:.2f} GB are there"
+        )
+    if actor:
+        store.replace(name, str(num_deaths + 1).encode())
+    yield
+    if actor:
+        store.delete(name)
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def _counted(store: Store) -> Counter[str]:
     counts = Counter[str]()
     for name in store.names("segments"):
         clips = set()
-        for row in files.parquet_table(store.read(name) or b"", SEGMENTS).to_pylist():
+        for row in files.read_table(store, name, SEGMENTS).to_pylist():
             counts["taken" if row["reason"] is None else f"left: {row['reason']}"] += 1
             clips.add(row["clip"])
         counts["clips"] += len(clips - {None})
@@ -135,12 +135,12 @@ def cut_shard(request: DatasetRequest, name: str) -> Counter[str]:
     """Cut the recordings of one shard of an output into two files. Returns the number of faults."""
     source, faults = files.existing_store(request.output), Faults()
     job = json.loads(source.read(files.JOB) or b"{}")["options"]
-    content = source.read(f"{files.TRANSCRIPTS_FOLDER}/{name}.parquet") or b""
+    transcripts = files.read_table(source, f"{files.TRANSCRIPTS_FOLDER}/{name}.parquet", TRANSCRIPTS)
     places = _places(source)
     clips: list[dict[str, Any]] = []
     segments: list[dict[str, Any]] = []
     with AudioDecoder(DecodeLimits(max_hours=job["max_hours"])) as decoder:
-        for row in files.parquet_table(content, TRANSCRIPTS).to_pylist():
+        for row in transcripts.to_pylist():
             chosen = clips_of(row, request.rules)
             taken: dict[Clip, dict[str, Any]] = {}
             with faults.named(row["recording_id"]):
@@ -158,7 +158,7 @@ def _places(source: Store) -> dict[tuple[str, int], dict[str, Any]]:
     return {
         (row["recording_id"], row["part"]): row
         for name in source.names(files.PLAN_FOLDER)
-        for row in files.parquet_table(source.read(name) or b"", PLAN).to_pylist()
+        for row in files.read_table(source, name, PLAN).to_pylist()
     }
 
 

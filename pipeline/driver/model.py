@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.adaptive.policy_file import PolicyFile
 from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions, as_option
 from pipeline.dataflow import workers
+from pipeline.dataflow.machine import allowed_bytes
 from pipeline.driver.model_cache import fetch_model
 from pipeline.engine import ENGINE_VERSION
-from pipeline.engine.model.snapshot import BUNDLED, ModelNotFound, Snapshot, resolve
+from pipeline.engine.model.snapshot import BUNDLED, ModelNotFound, Snapshot, resolve, weight_files
 from pipeline.engine.model.vocabulary import read_vocabulary
 from pipeline.engine.options import LANGUAGE_MODES, WrongValue, check_fits
+from pipeline.errors import UnfinishedError
 from pipeline.sources.locations import is_url, without_secrets
 from pipeline.sources.recording import InputError
 
 # OpenMP's threads wait for each other at the end of every operation. By default they spin for so long that a
 # model of two threads took two to five times its CPU time while others used the cores.
 SPINS = "1000"
+# What a process holds beside the weights: it was 0.38 GB at most with tiny.en, 0.42 with base.
+PROCESS_BYTES = 400_000_000
+
+
+class NotEnoughMemory(UnfinishedError):
+    """The model does not fit into the memory that there is; the message says how much it needs."""
+
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,8 +121,35 @@ def find_model(model: str, revision: str | None) -> Snapshot:
     return resolve(model, revision=None if is_folder else revision)
 
 
+def check_memory(options: JobOptions, *, num_actors: int = 1, beside: int = 0) -> None:
+    """Raise `NotEnoughMemory` where a model on this machine's CPUs would be killed while it is loaded.
+
+    beside: bytes that other processes of the job take.
+    """
+    folder = find_model(options.model, options.model_revision).folder
+    weights = _num_weights(folder) * (4 if options.dtype == "float32" else 2)
+    need, there = num_actors * (PROCESS_BYTES + weights) + beside, allowed_bytes()
+    if need > there:
+        raise NotEnoughMemory(
+            f"{there / 1e9:.2f} GB of memory are there, and {options.model} in {options.dtype} needs at "
+            f"least {need / 1e9:.2f} GB; give the machine or the container more, or choose a smaller model"
+        )
+
+
+def _num_weights(folder: Path) -> int:
+    """How many numbers the weights of a model are, by the heads of its files."""
+    num = 0
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        num += sum(math.prod(tensor["shape"]) for name, tensor in head.items() if name != "__metadata__")
+    return num
+
+
 def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) -> Engine:
-    """Make the engine inside the actor that owns it."""
+    """Make the engine inside the actor that owns it. Raises `ModelNotFound` and `NotEnoughMemory`."""
+    if not workers.gpus_per_actor:
+        check_memory(options)
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
     from pipeline.engine import Engine, EngineOptions
 

@@ -23,7 +23,7 @@ from pipeline.adaptive.policy_file import PolicyFile
 from pipeline.config import JobOptions, JobRequest, RunOptions
 from pipeline.dataflow import cluster, workers
 from pipeline.driver import policy
-from pipeline.driver.model import find_model
+from pipeline.driver.model import check_memory, find_model
 from pipeline.driver.progress import JobProgress
 from pipeline.driver.run_record import RunRecord
 from pipeline.errors import UnfinishedError
@@ -122,6 +122,7 @@ class Rounds:
             stamp=self.state.stamp,
             round_id=f"{self.state.stamp.run_id}-{name}",
             node=str if self.local else cluster.this_node,
+            actor=str if self.local else cluster.this_actor,
             reading=ReadOptions.of(self.options),
             load=self.load,
             language=self.options.language,
@@ -154,6 +155,8 @@ def open_rounds(
             chosen = workers.local_workers(run)
             record.gpus_held = lambda: chosen.gpus_per_actor
         else:
+            if not (cluster.on_cluster() or workers.has_gpus(run)):
+                check_memory(options, num_actors=run.max_actors or 1, beside=cluster.RAY_BYTES)
             stack.enter_context(cluster.connected())
             chosen = workers.choose_workers(run, len(units))
             record.gpus_held = cluster.gpus_held

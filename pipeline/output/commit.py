@@ -24,6 +24,7 @@ from pipeline.output.files import (
     overflow_name,
     parquet_bytes,
     parquet_table,
+    read_table,
     transcripts_name,
 )
 from pipeline.output.store import Store
@@ -74,7 +75,7 @@ def committed(store: Store, fingerprint: str, plan_hash: str) -> pa.Table:
     markers = []
     for name in store.names(METRICS_FOLDER):
         if re.fullmatch(METRICS_FOLDER + r"/shard-\d{6}\.parquet", name):
-            marker = parquet_table(store.read(name) or b"", METRICS)
+            marker = read_table(store, name, METRICS)
             _check_marker(marker, name, fingerprint, plan_hash)
             markers.append(marker)
     return pa.concat_tables(markers) if markers else METRICS.empty_table()

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import one_line
-from pipeline.output.retried import OutputError
+from pipeline.output.retried import OutputError, OutputFailed
 from pipeline.output.store import Store, store_at
 from pipeline.schema import PLAN, TRANSCRIPTS
 
@@ -70,6 +70,14 @@ def parquet_table(content: bytes, schema: pa.Schema) -> pa.Table:
     return table.select(schema.names).cast(schema)
 
 
+def read_table(store: Store, name: str, schema: pa.Schema) -> pa.Table:
+    """A Parquet file of an output as `schema`. Raises `OutputFailed` for one that is missing or torn."""
+    try:
+        return parquet_table(store.read(name) or b"", schema)
+    except pa.ArrowException as error:
+        raise OutputFailed(f"{store.root}/{name}: cannot be read: {one_line(error)}") from error
+
+
 def read_overflow(store: Store, shard_ids: Iterable[int]) -> pa.Table:
     """The plan rows that did not fit into these committed shards, in the order of the shards."""
     contents = (store.read(overflow_name(shard_id)) for shard_id in sorted(shard_ids))
@@ -90,14 +98,14 @@ def read_transcripts(
 ) -> Iterator[dict[str, Any]]:
     """The rows of `TRANSCRIPTS` (or of some of its columns) of an output, shard by shard.
 
-    unreadable: told the name of a file that cannot be read, and why; None: that is raised. Raises
-    `OutputError` if there is no output.
+    unreadable: told the name of a file that cannot be read, and why; None: that is raised, as `OutputFailed`.
+    Raises `OutputError` if there is no output.
     """
     store = existing_store(output)
     for name in store.names(TRANSCRIPTS_FOLDER):
         try:
-            rows = parquet_table(store.read(name) or b"", schema).to_pylist()
-        except (OSError, pa.ArrowException) as error:
+            rows = read_table(store, name, schema).to_pylist()
+        except OutputFailed as error:
             if unreadable is None:
                 raise
             unreadable(name, error)

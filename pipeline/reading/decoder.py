@@ -202,6 +202,10 @@ def _decoded(
     """What the child says of a recording, with its samples in the file that it wrote."""
     if "error_type" in outcome:
         return RecordingError(outcome["error_type"], f"{source.name}: {outcome['message']}")
+    if source.from_s and not offset_s and not outcome["num_samples"]:
+        return RecordingError(
+            "no_audio", f"{source.name}: ends before {source.from_s:g} s, where its clip begins"
+        )
     place = {name: outcome[name] for name in ("first_byte", "num_samples", "num_channels")}
     return Decoded(
         samples=samples_in(held, **place),

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.engine.languages import join_texts
 from pipeline.output.copies import read_copies
-from pipeline.output.files import PLAN_FOLDER, existing_store, parquet_table, read_transcripts
+from pipeline.output.files import PLAN_FOLDER, existing_store, read_table, read_transcripts
 from pipeline.results.faults import Faults
 from pipeline.schema import PLAN, TRANSCRIPTS
 
@@ -73,7 +73,7 @@ def read_planned(output: str) -> PlannedRecordings:
     parts: defaultdict[str, set[int]] = defaultdict(set)
     members: dict[str, str] = {}
     for name in store.names(PLAN_FOLDER):
-        for row in parquet_table(store.read(name) or b"", PLANNED).to_pylist():
+        for row in read_table(store, name, PLANNED).to_pylist():
             parts[row["recording_id"]].add(row["part"])
             if row["member"] is not None:
                 members[row["recording_id"]] = row["member"]
@@ -90,7 +90,7 @@ def read_plan_rows(output: str) -> dict[str, dict[str, Any]]:
     rows = {
         row["recording_id"]: row
         for name in store.names(PLAN_FOLDER)
-        for row in parquet_table(store.read(name) or b"", PLAN).to_pylist()
+        for row in read_table(store, name, PLAN).to_pylist()
         if row["part"] == 0
     }
     return rows | {copy["recording_id"]: rows[copy["same_as"]] | copy for copy in read_copies(store)}

@@ -11,26 +11,26 @@ from pipeline.engine.languages import UNSPACED_LANGUAGES
 from pipeline.metrics.wer import normalised
 from pipeline.results.recordings import WholeRecording
 
-WEIGHTY = 0.5  # log-odds from which on a sign is named as a reason
 JUMP_S = 1.0  # of a listener, for each passage
 FAST, SLOW = 20.0, 5.0  # characters a second, beyond which text does not fit what is said
 REPETITIVE = 1.8  # compression ratio; Whisper gives up at 2.4
 DENSE_SCRIPT = 2.5  # what a character of Chinese or Japanese counts for beside a letter
 
-# Signs of error by name: what is shown as the reason, and how much they raise the log-odds of a wrong word.
+# Signs of error by name: what is shown as the reason, and from which value on.
 REASONS = {
-    "logprob": "the model was unsure",
-    "fallback": "it was decoded again",
-    "repetitive": "it repeats itself",
-    "no_speech": "perhaps nobody speaks",
-    "language": "the language is unsure",
-    "fast": "more text than the time has room for",
-    "slow": "little text for the time",
-    "short": "it is short",
+    "logprob": ("the model was unsure", 0.5),
+    "fallback": ("it was decoded again", 0.5),
+    "repetitive": ("it repeats itself", 0.2),
+    "no_speech": ("perhaps nobody speaks", 0.5),
+    "language": ("the language is unsure", 0.4),
+    "fast": ("more text than the time has room for", 0.2),
+    "slow": ("little text for the time", 0.3),
+    "short": ("it is a single word", 1.0),
 }
+# How much each raises the log-odds of a wrong word: docs/review.md says what they were fitted to.
 WEIGHTS = {
-    "bias": -3.0, "logprob": 2.0, "fallback": 1.0, "repetitive": 0.5, "no_speech": 1.0, "language": 1.0,
-    "fast": 0.5, "slow": 0.5, "short": 0.5,
+    "bias": -2.5, "logprob": 3.0, "fallback": 0.2, "repetitive": 0.5, "no_speech": 0.45, "language": 0.2,
+    "fast": 0.5, "slow": 0.35, "short": 0.15,
 }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def _passage(recording: WholeRecording, segment: Mapping[str, Any], weights: Map
     signs = signs_of(recording, segment)
     shares = {name: weights[name] * value for name, value in signs.items()}
     error_rate = 1 / (1 + math.exp(-weights["bias"] - sum(shares.values())))
-    weighty = sorted((name for name in shares if shares[name] > WEIGHTY), key=lambda name: -shares[name])
+    notable = [name for name, (_, least) in REASONS.items() if signs[name] >= least]
     return Passage(
         recording_id=recording.recording_id,
         uri=recording.uri,
@@ -92,7 +92,7 @@ def _passage(recording: WholeRecording, segment: Mapping[str, Any], weights: Map
         text=segment["text"],
         error_rate=error_rate,
         expected_errors=error_rate * num_units(segment["text"], recording.text_language),
-        reasons=tuple(REASONS[name] for name in weighty),
+        reasons=tuple(REASONS[name][0] for name in sorted(notable, key=lambda name: -shares[name])),
         avg_logprob=segment["avg_logprob"],
         fallback=segment["fallback"],
     )

@@ -15,7 +15,12 @@ from pipeline.results.recordings import WholeRecording
 from pipeline.results.review import REASONS, WEIGHTS, Passage, num_units, passages, ranked, signs_of
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
-RIDGE = 1.0  # holds weights near 0 that the data says little about
+# Before anything is known: what a sign is worth where the data has few of it, and how firmly that is held.
+PRIOR = {
+    "logprob": 2.0, "fallback": 0.5, "repetitive": 0.5, "no_speech": 0.5, "language": 0.5, "fast": 0.5,
+    "slow": 0.3, "short": 0.1,
+}  # fmt: skip
+RIDGE = 10.0
 NUM_STEPS = 50
 
 
@@ -102,7 +107,8 @@ def halves(recordings: Sequence[Known]) -> tuple[list[Known], list[Known]]:
 def fit(recordings: Sequence[Known]) -> dict[str, float]:
     """Weights of a logistic regression of word errors on the signs of `REASONS`; none is below 0.
 
-    Newton's method with a ridge. A sign whose weight would be negative is left out: none speaks for a text.
+    Newton's method, with a ridge around `PRIOR`. A sign whose weight would be negative is left out: none
+    speaks for a text.
     """
     names = list(REASONS)
     rows, wrong, words = [], [], []
@@ -115,7 +121,9 @@ def fit(recordings: Sequence[Known]) -> dict[str, float]:
             wrong.append(min(num, length))
     kept = list(range(len(names)))
     while True:
-        solution = _logistic(np.array(rows)[:, kept], np.array(wrong), np.array(words))
+        solution = _logistic(
+            np.array(rows)[:, kept], np.array(wrong), np.array(words), [PRIOR[names[place]] for place in kept]
+        )
         negative = [place for place, weight in zip(kept, solution[1:], strict=True) if weight < 0]
         if not negative:
             weights = dict.fromkeys(names, 0.0) | {
@@ -125,15 +133,16 @@ def fit(recordings: Sequence[Known]) -> dict[str, float]:
         kept = [place for place in kept if place not in negative]
 
 
-def _logistic(signs: np.ndarray, wrong: np.ndarray, words: np.ndarray) -> np.ndarray:
+def _logistic(signs: np.ndarray, wrong: np.ndarray, words: np.ndarray, prior: Sequence[float]) -> np.ndarray:
     """The bias and the weights by which `wrong` of `words` follow from signs [segments, signs]."""
     inputs = np.column_stack([np.ones(len(signs)), signs])
-    weights = np.zeros(inputs.shape[1])
+    expected = np.array([0.0, *prior])
+    weights = expected.copy()
     ridge = RIDGE * np.eye(len(weights))
     ridge[0, 0] = 0.0
     for _ in range(NUM_STEPS):
         rate = 1 / (1 + np.exp(-inputs @ weights))
-        slope = inputs.T @ (wrong - words * rate) - ridge @ weights
+        slope = inputs.T @ (wrong - words * rate) - ridge @ (weights - expected)
         bend = inputs.T @ (inputs * (words * rate * (1 - rate))[:, None]) + ridge
         weights = weights + np.linalg.solve(bend + 1e-9 * np.eye(len(weights)), slope)
     return weights

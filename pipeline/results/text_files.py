@@ -39,8 +39,6 @@ def writing(path: Path, root: Path | None = None) -> Iterator[TextIO]:
         with open(temporary, "w", encoding="utf-8", newline="\n") as file:
             yield file
         os.replace(temporary, path)
-    except OutputError:
-        raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {one_line(error)}") from error
     finally:

@@ -75,7 +75,7 @@ class TryShard:
 
     def __init__(self, this_round: RoundContext) -> None:
         self._round = this_round
-        self._bench: SearchEngines = this_round.load()
+        self._bench: SearchEngines = this_round.make_worker()
         self._one_at_a_time = threading.Lock()  # settings that share the device cannot be compared
 
     def __call__(self, audio: pa.Table) -> pa.Table:

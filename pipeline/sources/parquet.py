@@ -22,9 +22,21 @@ MAX_GROUP_BYTES = 2 << 30
 
 
 def holds_audio(location: str) -> bool:
-    """Whether the `audio` column of a Parquet file has bytes in it. Raises `InputError`."""
+    """Whether the `audio` column of a Parquet file has bytes in it. Raises `InputError`.
+
+    Hugging Face's struct may hold paths alone: its bytes are null then, as the file's statistics say.
+    """
     with _parquet(location) as file:
-        return _bytes_path(file.schema_arrow) is not None
+        path = _bytes_path(file.schema_arrow)
+        return path is not None and (path == AUDIO_COLUMN or not _is_null(file.metadata, path))
+
+
+def _is_null(metadata: pq.FileMetaData, path: str) -> bool:
+    """Whether a column of a file holds nothing but null, as far as its statistics tell."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    told = [column.statistics for column in columns if column.path_in_schema == path]
+    return bool(told) and all(one is not None and one.num_values == 0 for one in told)
 
 
 def _bytes_path(schema: pa.Schema) -> str | None:

@@ -15,6 +15,7 @@ import soundfile
 from ray import cloudpickle
 
 from pipeline.config import JobRequest, RunOptions
+from pipeline.dataflow.cluster import ClusterError
 from pipeline.driver import job
 from pipeline.driver.job import run_job
 from pipeline.output.files import read_transcripts
@@ -99,6 +100,21 @@ def test_a_recording_that_kills_its_process_costs_one_row_in_three_attempts(tmp_
     assert os.listdir(tmp_path / "out" / "_tmp" / "attempts") == []
     assert os.listdir(tmp_path / "out" / "_tmp" / "pieces") == []
     assert cpus_in_use_at_last() == 0, "an actor outlived its round"
+
+
+def die(_options, _run, _workers):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("fake_model", "local_ray")
+def test_a_model_that_kills_its_process_while_it_is_loaded_ends_the_job_in_one_line(tmp_path):
+    make_folder(tmp_path / "in", {"a.wav": FINE})
+    with pytest.raises(
+        ClusterError, match=r"died 3 times while it was loaded, .* memory: [0-9.]+ GB are there$"
+    ):
+        run_job(request(tmp_path), RunOptions(), load=die)
+    assert not list((tmp_path / "out" / "_tmp").glob("attempts/*"))
+    assert run_job(request(tmp_path), RunOptions())["num_ok"] == 1
 
 
 @pytest.mark.usefixtures("fake_model", "local_ray")

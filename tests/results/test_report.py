@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -158,3 +159,29 @@ def test_what_is_no_output_is_one_line_and_status_2(tmp_path):
     command = [sys.executable, "-m", "jobs.report", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, f"error: {tmp_path}: is not the output of a job\n")
+
+
+def report_of(*arguments):
+    command = [sys.executable, "-m", "jobs.report", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_torn_file_is_named_and_costs_no_other_output(output, tmp_path):
+    other = make_output(tmp_path / "other", [marker(0, "r1", DAY)], [transcript("x.wav", 0)], [])
+    torn = tmp_path / "other" / "metrics" / "shard-000000.parquet"
+    torn.write_bytes(b"PAR1 torn")
+    alone = report_of(other)
+    assert alone.returncode == 1
+    assert alone.stderr.startswith(f"error: {torn}: cannot be read")
+    both = report_of(other, output)
+    assert both.returncode == 1
+    assert json.loads(both.stdout.splitlines()[-1])["outputs"] == [output]
+    assert str(torn) in both.stderr
+
+
+def test_a_torn_transcript_is_named_and_the_rest_is_reported(output):
+    (Path(output) / "transcripts" / "shard-000001.parquet").write_bytes(b"PAR1 torn")
+    done = report_of(output)
+    assert done.returncode == 1
+    assert "transcripts/shard-000001.parquet" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["num_recordings"] == 2

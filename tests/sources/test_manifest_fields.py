@@ -190,6 +190,17 @@ def test_a_path_is_found_in_either_form_of_unicode(tmp_path):
     assert heard(manifest(tmp_path, "m.jsonl", [{"path": composed, "id": "x"}])) == {"x": 0.5}
 
 
+def test_a_clip_behind_the_end_of_its_file_fails_and_one_over_it_is_partial(tmp_path):
+    write(tmp_path / "a.wav", vowels(6))
+    lines = [
+        {"path": "a.wav", "id": "past", "offset": 10},
+        {"path": "a.wav", "id": "at the end", "offset": 6.0, "duration": 2.0},
+        {"path": "a.wav", "id": "over", "offset": 5, "duration": 4},
+    ]
+    found = heard(manifest(tmp_path, "m.jsonl", lines))
+    assert found == {"past": "no_audio", "at the end": "no_audio", "over": 1.0}
+
+
 def test_a_clip_is_read_as_it_was_written():
     assert parse_clip(clip_member(1.5, 2.0, 3)) == (1.5, 3.5, 3)
     assert parse_clip(clip_member(1.5, None, None)) == (1.5, float("inf"), None)

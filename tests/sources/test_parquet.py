@@ -5,8 +5,18 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.reading.made_audio import vowels, wav_bytes
+from tests.reading.made_audio import vowels, wav_bytes, write
 from tests.sources.inputs import heard, listed
+
+
+def test_parquet_with_paths_in_the_place_of_audio_is_a_manifest(tmp_path):
+    write(tmp_path / "a.wav", vowels(0.5))
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = pa.schema([("audio", kind), ("sentence", pa.string())])
+    rows = [{"audio": {"bytes": None, "path": "a.wav"}, "sentence": "s"}]
+    pq.write_table(pa.Table.from_pylist(rows, schema=columns), tmp_path / "x.parquet")
+    assert listed(tmp_path / "x.parquet")[0]["a.wav"].reference == "s"
+    assert heard(tmp_path / "x.parquet") == {"a.wav": 0.5}
 
 
 def test_parquet_with_audio_in_it(tmp_path):
