@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.adaptive import bounds
 from pipeline.adaptive.calibration import draws_of, stored_decision
 from pipeline.adaptive.files import DECISION, POLICY, read_sample
-from pipeline.adaptive.policy_file import parse_policy
+from pipeline.adaptive.policy_file import PolicyFile, parse_policy
 from pipeline.adaptive.shipped import evidence_of
 from pipeline.output.store import Store
 
@@ -34,7 +34,8 @@ def summarise_policy(
         return None
     sparse = [marker for marker in markers if marker["level"]]
     sample = read_sample(store)
-    content = store.read(DECISION)
+    content, given = store.read(DECISION), store.read(POLICY)
+    policy = None if given is None else parse_policy(given)
     calibrated = draws_of(sample, stored_decision(content)[0]) if content is not None else ()
     used = {marker["level"] for marker in sparse}
     draws = [draw for rung, found in enumerate(calibrated, 1) if rung in used for draw in found]
@@ -44,8 +45,8 @@ def summarise_policy(
     dense_of_windows = {(r["unit"], r["recording_id"], r["start_s"]): r["dense_device_s"] for r in sample}
     return {
         "wer_budget": budget,
-        "reason": _reason(store, content),
-        "evidence": _evidence(store),
+        "reason": _reason(policy, content),
+        "evidence": None if policy is None else evidence_of(policy),
         "levels": {str(rung): num for rung, num in sorted(_levels(markers).items())},
         "excess": bounds.excess(draws),
         "excess_low": _finite(bounds.lower_bound(draws, error_level=bounds.REPORT_ERROR)),
@@ -64,15 +65,12 @@ def _levels(markers: Sequence[Mapping[str, Any]]) -> Counter[int]:
     return Counter(marker["level"] for marker in markers if marker["level"] is not None)
 
 
-def _reason(store: Store, decision: bytes | None) -> str | None:
+def _reason(policy: PolicyFile | None, decision: bytes | None) -> str | None:
     if decision is not None:
         return json.loads(decision)["reason"]
-    return "a policy file" if store.read(POLICY) is not None else None
-
-
-def _evidence(store: Store) -> dict[str, Any] | None:
-    content = store.read(POLICY)
-    return None if content is None else evidence_of(parse_policy(content))
+    if policy is None:
+        return None
+    return f"the evidence that ships for {policy.model}" if policy.weights else "a policy file"
 
 
 def _finite(bound: float) -> float | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,3 +90,12 @@ def test_a_model_is_found_by_its_name_or_its_weights_and_any_other_is_not(tmp_pa
     assert found("/models/mine", tmp_path / "weights").weights == digest
     assert found("openai/whisper-some", tmp_path).weights == digest
     assert shipped.shipped_policy(resolve("demo")) is None
+
+
+@pytest.mark.parametrize("name", ["whisper-base", "whisper-tiny.en"])
+@pytest.mark.skipif(
+    "EARSHARD_WEIGHTS" not in os.environ, reason="EARSHARD_WEIGHTS names no folder of weights"
+)
+def test_the_real_weights_are_found_in_any_folder(name):
+    found = shipped.shipped_policy(resolve(Path(os.environ["EARSHARD_WEIGHTS"]) / name))
+    assert (found.model, found.start) == (f"openai/{name}", 3)

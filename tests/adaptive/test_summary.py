@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pipeline.adaptive.calibration import decide, too_small
-from pipeline.adaptive.files import DECISION, sample_name
+from pipeline.adaptive.files import DECISION, POLICY, sample_name
+from pipeline.adaptive.policy_file import PolicyFile
 from pipeline.adaptive.summary import summarise_policy
 from pipeline.output import files
 from pipeline.output.local_store import LocalStore
@@ -50,3 +51,24 @@ def test_the_report_of_a_job_that_ran_dense_says_why(tmp_path):
     assert (found["excess"], found["excess_bound"], found["levels"]) == (None, None, {"0": 1})
     assert found["reason"] == "the job has less than 7 h of audio"
     assert summarise_policy(LocalStore.open(str(tmp_path)), [], None) is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"), [("", "a policy file"), ("abc", "the evidence that ships for openai/whisper-some")]
+)
+def test_the_report_says_on_whose_evidence_a_job_began(tmp_path, weights, reason):
+    known = {"num_words": 3000, "wer_change": 0.001, "excess": 0.002, "excess_bound": 0.006}
+    policy = PolicyFile(
+        model="openai/whisper-some",
+        model_revision="",
+        levels=LADDER[:1],
+        start=1,
+        evidence={"levels": [known]},
+        weights=weights,
+    )
+    store = LocalStore.open(str(tmp_path))
+    store.publish(POLICY, policy.as_json().encode())
+    found = summarise_policy(store, [timed(0, level=1, words=0)], 0.01)
+    assert found["reason"] == reason
+    assert found["evidence"] == {"model": "openai/whisper-some", **known}
+    assert (found["excess"], found["excess_bound"]) == (None, None)
