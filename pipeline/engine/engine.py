@@ -10,6 +10,7 @@ import torch
 
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.decoding import quality_gates
+from pipeline.engine.decoding.echoes import echoes_prompt
 from pipeline.engine.decoding.tasks import Decoding
 from pipeline.engine.model.snapshot import Snapshot, resolve
 from pipeline.engine.model.weights import pick_device, pick_dtype
@@ -22,6 +23,7 @@ from pipeline.engine.scheduling.work import Pass, Work
 from pipeline.engine.sparsify.level import Level
 from pipeline.engine.sparsify.sound import is_audible, sounding_samples
 from pipeline.engine.timing.alignment import Aligner, Spoken, TokenTimes
+from pipeline.engine.timing.repetition import is_said_again
 from pipeline.engine.transcript import window_result
 
 CPU_BATCH = 8  # past it a CPU gains nothing
@@ -149,8 +151,14 @@ class Engine:
             for work, temperature in zip(failing, temperatures, strict=True):
                 if temperature == 0 and (are_guesses or work.language_probability is not None):
                     work.language = self._language(None)  # what a dense pass hears
+            for index in echoes.intersection(indices):
+                works[index].previous = ()
             return self._passes.run(failing, [Pass(temperature=t, keeps_hidden=True) for t in temperatures])
 
+        def is_borne_out(index: int, decoding: Decoding) -> bool:
+            return self._is_said_again(works[index], decoding)
+
+        echoes = {n for n, one in enumerate(first) if echoes_prompt(one, self._model.vocabulary)}
         total = self._model.shape.source_positions
         sounding = [sounding_samples(work.samples) for work in works]
         settled = quality_gates.settle(
@@ -161,10 +169,22 @@ class Engine:
             sounding=sounding,
             floors=[None if level is None else level.min_logprob for _, level in windows],
             asks_languages=are_guesses and self.is_multilingual,
+            is_borne_out=is_borne_out,
         )
         for work in works:
             work.retry_device_s = work.device_s - work.first_device_s
         return settled
+
+    def _is_said_again(self, work: Work, decoding: Decoding) -> bool:
+        """Whether the sound repeats what the text of a window repeats."""
+        aligner, is_text = self._aligner, self._model.vocabulary.is_text
+        if aligner is None or decoding.hidden is None:
+            return False
+        spoken = Spoken.of(decoding, tuple(filter(is_text, decoding.tokens)), len(work.samples))
+        found: list[TokenTimes] = []
+        self._passes.run_errand([work], lambda: found.extend(aligner.align([spoken])))
+        mel = self._model.features([work.samples])[0]
+        return is_said_again(spoken.tokens, found[0].starts_s, mel.cpu().numpy())
 
     def _times(
         self, works: Sequence[Work], settled: Sequence[quality_gates.Settled]
@@ -174,7 +194,7 @@ class Engine:
         spoken = [n for n, one in enumerate(settled) if one.tokens and not one.is_silent]
         if aligner is None or not spoken:
             return [None] * len(works)
-        texts = [_spoken(works[n], settled[n]) for n in spoken]
+        texts = [Spoken.of(settled[n].decoding, settled[n].tokens, len(works[n].samples)) for n in spoken]
         found: list[TokenTimes] = []
         self._passes.run_errand([works[n] for n in spoken], lambda: found.extend(aligner.align(texts)))
         times = dict(zip(spoken, found, strict=True))
@@ -232,18 +252,6 @@ class Engine:
         if code is not None and code not in self.languages:
             raise ValueError(f"language is {code!r}; the model knows {', '.join(self.languages)}")
         return code if self.is_multilingual else "en"
-
-
-def _spoken(work: Work, settled: quality_gates.Settled) -> Spoken:
-    decoding = settled.decoding
-    assert decoding.hidden is not None, "the pass was told to keep its encoder output"
-    return Spoken(
-        hidden=decoding.hidden,
-        kept=decoding.kept,
-        prompt=decoding.task.prompt,
-        tokens=settled.tokens,
-        num_samples=len(work.samples),
-    )
 
 
 def _check_fits(options: EngineOptions, model: Model) -> None:

@@ -1,8 +1,9 @@
 """Quality gates: what is wrong with a decoding, which retries it gets, and which of them is kept.
 
 A window that fails is decoded again dense if it was sparse (its level may ask for surer text than the gates
-do), in its own language if it was given one that is a guess, then at rising temperatures until one passes; if
-none does, the best mean log-probability wins. A loop that survives is cut at its second round.
+do), without its prompt if its text is that prompt, in its own language if it was given one that is a guess,
+then at rising temperatures until one passes; if none does, the best mean log-probability wins. A phrase said
+over and over stays where the sound bears it out; else it is a loop, and cut at its second round.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pipeline.engine.audio import POSITION_S
+from pipeline.engine.decoding.echoes import echoes_prompt, is_rushed
 from pipeline.engine.decoding.loops import cut_loops, find_loop
 from pipeline.engine.decoding.segments import split_spans
 from pipeline.engine.decoding.tasks import Decoding
@@ -57,10 +59,12 @@ class Verdict:
     """What the gates say of one decoding.
 
     is_silent: the window holds no speech and its text is "". passed: nothing is wrong with it.
+    repeats: nothing but that a phrase is said over and over.
     """
 
     is_silent: bool
     passed: bool
+    repeats: bool = False
 
 
 def judge(
@@ -79,10 +83,13 @@ def judge(
     tokens = [token for token in decoding.tokens if vocabulary.is_text(token)]
     text = vocabulary.decode(tokens)
     is_unsure = logprob < (min_logprob if text.strip() else MIN_AVG_LOGPROB)
-    is_repetitive = compression_ratio(text) > MAX_COMPRESSION_RATIO
-    is_sound = decoding.ended and not is_unsure and not is_repetitive and find_loop(tokens) is None
+    has_loop = find_loop(tokens) is not None
+    once = vocabulary.decode(cut_loops(tokens, vocabulary)) if has_loop else text
+    is_repetitive = compression_ratio(once) > MAX_COMPRESSION_RATIO
+    is_sound = decoding.ended and not is_unsure and not is_repetitive and not is_rushed(text, sounding)
     is_heard = not speaks_in_silence(decoding.tokens, vocabulary, sounding)
-    return Verdict(is_silent=False, passed=is_sound and is_heard)
+    is_right = is_sound and is_heard and not echoes_prompt(decoding, vocabulary)
+    return Verdict(is_silent=False, passed=is_right and not has_loop, repeats=is_right and has_loop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +102,8 @@ class Settled:
     fallback: str | None
 
 
+# Whether the sound of a window (by index) bears out that its text says a phrase over and over.
+BorneOut = Callable[[int, Decoding], bool]
 # Decodes some windows (by index) again, dense, each at a temperature.
 Retry = Callable[[Sequence[int], Sequence[float]], Sequence[Decoding]]
 
@@ -108,6 +117,7 @@ def settle(
     sounding: Sequence[Tensor],
     floors: Sequence[float | None],
     asks_languages: bool = False,
+    is_borne_out: BorneOut = lambda _index, _decoding: False,
 ) -> list[Settled]:
     """Retries what fails, all failing windows together, and picks one decoding for each window.
 
@@ -116,15 +126,23 @@ def settle(
     floors: the mean log-probability that a window's first decoding must reach where it is sparse; None for
         that of all decodings.
     asks_languages: what fails is decoded again at temperature 0, dense, before the temperature rises.
+    is_borne_out: whether a phrase that is said over and over is so in the sound as well.
     """
     tried = [[decoding] for decoding in first]
-    openings = [_opening(decoding.num_positions < num_positions, asks_languages) for decoding in first]
+    openings = [
+        _opening(decoding.num_positions < num_positions, echoes_prompt(decoding, vocabulary), asks_languages)
+        for decoding in first
+    ]
+    said_again: set[int] = set()
     ladders = [((0.0,) if opening else ()) + TEMPERATURES for opening in openings]
     failing = list(range(len(first)))
 
     def passes(index: int) -> bool:
         floor = _floor(tried[index], floors[index], num_positions)
-        return judge(tried[index][-1], vocabulary, sounding[index], floor).passed
+        verdict = judge(tried[index][-1], vocabulary, sounding[index], floor)
+        if verdict.repeats and is_borne_out(index, tried[index][-1]):
+            said_again.add(index)
+        return verdict.passed or index in said_again
 
     while failing := [
         index for index in failing if len(tried[index]) <= len(ladders[index]) and not passes(index)
@@ -133,15 +151,17 @@ def settle(
         for index, decoding in zip(failing, retry(failing, temperatures), strict=True):
             tried[index].append(decoding)
     return [
-        _settle_one(decodings, vocabulary, where, opening)
-        for decodings, where, opening in zip(tried, sounding, openings, strict=True)
+        _settle_one(decodings, vocabulary, where, opening, repeats=index in said_again)
+        for index, (decodings, where, opening) in enumerate(zip(tried, sounding, openings, strict=True))
     ]
 
 
-def _opening(is_sparse: bool, asks_languages: bool) -> str | None:
+def _opening(is_sparse: bool, is_echo: bool, asks_languages: bool) -> str | None:
     """What is done again at temperature 0 before the temperature rises."""
     if is_sparse:
         return "dense"
+    if is_echo:
+        return "unprompted"
     return "language" if asks_languages else None
 
 
@@ -152,15 +172,16 @@ def _floor(tried: Sequence[Decoding], floor: float | None, num_positions: int) -
 
 
 def _settle_one(
-    tried: list[Decoding], vocabulary: Vocabulary, sounding: Tensor, opening: str | None
+    tried: list[Decoding], vocabulary: Vocabulary, sounding: Tensor, opening: str | None, *, repeats: bool
 ) -> Settled:
+    """repeats: the last decoding says a phrase over and over, and so does the sound."""
     kept, verdict = tried[-1], judge(tried[-1], vocabulary, sounding)
-    if not verdict.passed:
+    if not verdict.passed and not repeats:
         kept = max(tried[1:] if opening else tried, key=lambda decoding: decoding.avg_logprob)
     marks = [opening] if opening and len(tried) > 1 else []
     if len(tried) > (2 if opening else 1):
         marks.append(f"temperature={kept.task.temperature:g}")
-    tokens = cut_loops(kept.tokens, vocabulary)
+    tokens = kept.tokens if repeats else cut_loops(kept.tokens, vocabulary)
     if len(tokens) < len(kept.tokens):
         marks.append("loop_cut")
     return Settled(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.engine.audio import POSITION_S, SAMPLE_RATE
 from pipeline.engine.decoding.segments import Span
+from pipeline.engine.decoding.tasks import Decoding
 from pipeline.engine.model.decoder import DecoderLayer
 from pipeline.engine.model.layers import attend
 from pipeline.engine.model.snapshot import Snapshot
@@ -37,6 +38,18 @@ class Spoken:
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
     num_samples: int
+
+    @classmethod
+    def of(cls, decoding: Decoding, tokens: tuple[int, ...], num_samples: int) -> Spoken:
+        """What became of a decoding whose pass kept its encoder output."""
+        assert decoding.hidden is not None, "the pass was told to keep its encoder output"
+        return cls(
+            hidden=decoding.hidden,
+            kept=decoding.kept,
+            prompt=decoding.task.prompt,
+            tokens=tokens,
+            num_samples=num_samples,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

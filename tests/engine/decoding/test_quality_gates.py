@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.benchmark.random_model import build_generation_config, build_tokenizer
+from pipeline.engine.decoding.echoes import is_echo, is_rushed
 from pipeline.engine.decoding.loops import Loop, cut_loops, find_loop
 from pipeline.engine.decoding.quality_gates import compression_ratio, judge, settle
 from pipeline.engine.decoding.tasks import Decoding, Task
@@ -197,3 +200,66 @@ def test_a_loop_that_survives_every_retry_is_cut_and_marked(vocabulary):
     settled, _ = run_settle([LOOP], lambda *_: LOOP, vocabulary)
     assert settled[0].tokens == (*WORDS[:5], *WORDS[10:13])
     assert settled[0].fallback == "temperature=0+loop_cut"
+
+
+PROMPT = "Parliament of Canada, Hansard. The Honourable Member for Ottawa."
+
+
+@pytest.mark.parametrize(
+    ("text", "echoes"),
+    [
+        (" The Honourable Member for Ottawa.", True),
+        (" The honourable member for Ottawa. The Honourable Member for Ottawa!", True),
+        (" The Honourable Member for Ottawa has the floor.", False),
+        (" Ottawa.", False),  # a word of a prompt may well be said
+        ("", False),
+    ],
+)
+def test_text_all_of_whose_sentences_stand_in_the_prompt_is_its_echo(text, echoes):
+    assert is_echo(text, PROMPT) is echoes
+
+
+def test_more_text_than_anybody_says_while_anything_sounds_is_rushed():
+    sounding = torch.zeros(1500, dtype=torch.bool)
+    sounding[:20] = True  # 0.4 s
+    assert not is_rushed(" Three.", sounding)
+    assert is_rushed(PROMPT[-33:], sounding)
+    assert not is_rushed(PROMPT * 10, LOUD)
+
+
+def test_rushed_text_does_not_pass(vocabulary):
+    sounding = torch.zeros(1500, dtype=torch.bool)
+    sounding[:10] = True
+    assert not judge(GOOD, vocabulary, sounding).passed
+
+
+def with_prompt(decoding, prompt):
+    task = Task(index=0, prompt=(*prompt, 1), start=len(prompt), max_new_tokens=444)
+    return replace(decoding, task=task)
+
+
+def test_an_echo_of_the_prompt_is_decoded_again_before_the_temperature_rises(vocabulary):
+    asked = []
+
+    def retry(indices, temperatures):
+        asked.append((indices, temperatures))
+        return [make_decoding(WORDS[30:40])]
+
+    echo, other = with_prompt(GOOD, WORDS[:30]), with_prompt(GOOD, WORDS[30:60])
+    found = settle(
+        [echo, other], retry, vocabulary, num_positions=1500, sounding=[LOUD] * 2, floors=[None] * 2
+    )
+    assert asked == [([0], [0.0])]
+    assert [one.fallback for one in found] == ["unprompted", None]
+    assert found[0].tokens == tuple(WORDS[30:40])
+
+
+@pytest.mark.parametrize(("is_said", "fallback"), [(True, None), (False, "temperature=0+loop_cut")])
+def test_a_repetition_that_the_sound_bears_out_is_text(vocabulary, is_said, fallback):
+    again = make_decoding(WORDS[:5] * 5)
+    (settled,) = settle(
+        [again], lambda indices, _: [again] * len(indices), vocabulary, num_positions=1500,
+        sounding=[LOUD], floors=[None], is_borne_out=lambda _index, _decoding: is_said,
+    )  # fmt: skip
+    assert settled.tokens == tuple(WORDS[:5] * 5 if is_said else WORDS[:5])
+    assert settled.fallback == fallback
