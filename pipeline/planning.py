@@ -17,6 +17,7 @@ from pipeline.sources.recording import InputError, Recording, media_rate
 BATCH_ROWS = 65_536
 MIN_PART_S = 120  # two cuts, each within 30 s of its nominal place, never cross
 MIN_ESTIMATE_S = 1.0  # every file costs something: a shard of an hour holds at most 3,600
+LATER_COLUMNS = ("language", "prompt")  # a plan with nothing in them has the hash that it had before them
 OVERFLOW_FACTOR = 4.0  # what ran over was underestimated at least twice
 
 
@@ -133,16 +134,24 @@ def _check_unique(ids: pa.ChunkedArray) -> None:
         raise InputError(f"{len(twice)} ids are not unique: {shown}")
 
 
-def plan_hash(plan: pa.Table) -> str:
-    """Hash of the rows of a plan, 16 hexadecimal digits; however the table is chunked."""
+def plan_hash(plan: pa.Table, copies: pa.Table | None = None) -> str:
+    """Hash of the rows of a plan, and of copies if there are any, 16 hexadecimal digits; however chunked."""
     digest = hashlib.sha256()
-    for name in PLAN.names:
+    for table in (plan, copies):
+        if table is not None and (table is plan or table.num_rows):
+            _update(digest, table)
+    return digest.hexdigest()[:16]
+
+
+def _update(digest: hashlib._Hash, table: pa.Table) -> None:
+    for name in table.column_names:
+        if name in LATER_COLUMNS and table.column(name).null_count == table.num_rows:
+            continue
         digest.update(f"{name}\1".encode())
-        for chunk in plan.column(name).chunks:
+        for chunk in table.column(name).chunks:
             for first in range(0, len(chunk), BATCH_ROWS):
                 texts = pc.fill_null(pc.cast(chunk.slice(first, BATCH_ROWS), pa.string()), "\1")
                 digest.update("".join(f"{text}\0" for text in texts.to_pylist()).encode())
-    return digest.hexdigest()[:16]
 
 
 def overflow_plan(

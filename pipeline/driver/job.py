@@ -173,7 +173,7 @@ def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
     plan = planning.plan_of(found, shard_hours=options.shard_hours)
     check_manifest(plan, options)
     _log_listing(listing, references, plan)
-    plan_hash = planning.plan_hash(plan)
+    plan_hash = planning.plan_hash(plan, copies)
     store.replace(plan_name(0), files.parquet_bytes(plan))
     if copies.num_rows:
         store.replace(files.COPIES_NAME, files.parquet_bytes(copies))

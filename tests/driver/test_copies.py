@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 from dataclasses import replace
 
@@ -74,6 +75,16 @@ def test_duplicates_are_transcribed_where_that_is_asked_for(thirty, tmp_path):
     assert (totals["num_recordings"], totals["num_copies"], totals["audio_s"]) == (29, 0, 29.0)
     with pytest.raises(job.JobMismatch, match="--duplicates transcribe"):
         run(thirty, tmp_path)
+
+
+def test_another_copy_makes_another_plan(source, tmp_path):  # noqa: F811
+    write(source, "a.wav", value=1)
+    copy(source, "a.wav", "b.wav")
+    run(source, tmp_path)
+    shutil.rmtree(tmp_path / "out")
+    copy(source, "a.wav", "c.wav")
+    run(source, tmp_path)
+    assert set(rows_of(tmp_path)) == {"a.wav", "b.wav", "c.wav"}
 
 
 def test_files_that_differ_in_their_middle_alone_are_no_copies(source, tmp_path):  # noqa: F811
