@@ -40,7 +40,8 @@ def breakable(word: str, max_columns: int) -> list[str]:
 
     One grapheme may be wider, where `max_columns` is 1.
     """
-    if width(word) <= max_columns and not any(map(_is_written_without_spaces, word)):
+    is_whole = word.isascii() or not any(map(_is_written_without_spaces, word))
+    if is_whole and width(word) <= max_columns:
         return [word]
     graphemes = set(_grapheme_ends(word))
     pieces = _cut([word], line_break_boundaries, 0, graphemes & {*_word_edges(word)})
