@@ -181,5 +181,6 @@ def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) 
         options=engine_options,
     )
     engine.model_name, engine.revision = snapshot.name, snapshot.revision
-    engine.warm_up()
+    if workers.gpus_per_actor:  # kernels are compiled and graphs captured; a CPU has nothing to set up
+        engine.warm_up()
     return engine
