@@ -22,6 +22,8 @@ FIELD_NAMES = {
     "language": ("language", "lang"),
     "prompt": ("prompt",),
 }
+# ISO 639's codes for an undetermined language, none at all, several, and one that has no code.
+NO_LANGUAGE = ("", "auto", "und", "zxx", "mul", "mis")
 ALL_NAMES = frozenset(name for names in FIELD_NAMES.values() for name in names)
 
 
@@ -91,10 +93,10 @@ def channel_in(line: Mapping[str, Any]) -> int | None:
 
 
 def language_in(line: Mapping[str, Any]) -> str | None:
-    """The code of a line's language, None for `auto`: `en-GB` is `en`. Raises `InputError`."""
+    """The code of a line's language, None where it names none: `en-GB` is `en`. Raises `InputError`."""
     for name, value in values_of(line, "language"):
         text = value.strip().lower() if isinstance(value, str) else None
-        if text in ("", "auto"):
+        if text in NO_LANGUAGE:
             return None
         code = re.fullmatch(r"([a-z]{2,3})([-_][a-z0-9_-]+)?", text or "")
         if code is None:

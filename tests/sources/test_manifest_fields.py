@@ -173,7 +173,9 @@ def test_a_name_that_stands_twice_is_told(tmp_path):
     )
 
 
-@pytest.mark.parametrize(("said", "code"), [("en-GB", "en"), ("PT_br", "pt"), (" fr ", "fr"), ("auto", None)])
+@pytest.mark.parametrize(
+    ("said", "code"), [("en-GB", "en"), ("PT_br", "pt"), (" fr ", "fr"), ("auto", None), ("zxx", None)]
+)
 def test_a_language_is_its_code(tmp_path, said, code):
     assert only(manifest(tmp_path, "m.jsonl", [{"path": "a.wav", "lang": said}])).language == code
 
