@@ -29,10 +29,13 @@ from pipeline.output import files
 from pipeline.output.store import Store, open_store
 from pipeline.reading.audio import DecodeLimits
 from pipeline.reading.decoder import AudioDecoder
+from pipeline.reading.shard_reader import PROBE_S
+from pipeline.reading.streams import take_streams
 from pipeline.results.clips import Clip, ClipRules, clips_of
 from pipeline.results.faults import Faults
 from pipeline.schema import PLAN, TRANSCRIPTS, table_of
-from pipeline.sources.opening import open_row
+from pipeline.sources.opening import OpenRecording, open_row
+from pipeline.sources.recording import RecordingError
 
 DATASET = "dataset.json"
 MANY_SHARDS = 8  # from here on Ray cuts several at a time
@@ -144,7 +147,7 @@ def cut_shard(request: DatasetRequest, name: str) -> Counter[str]:
             chosen = clips_of(row, request.rules)
             taken: dict[Clip, dict[str, Any]] = {}
             with faults.named(row["recording_id"]):
-                taken = _cut(row, chosen, places, decoder, job["channels"], request.codec)
+                taken = _cut(row, chosen, places, decoder, job, request.codec)
             clips += taken.values()
             segments += _listed(row, chosen, taken)
     store = open_store(request.folder)
@@ -167,7 +170,7 @@ def _cut(
     chosen: Sequence[Clip],
     places: Mapping[tuple[str, int], Mapping[str, Any]],
     decoder: AudioDecoder,
-    channels: Any,
+    job: Mapping[str, Any],
     codec: str,
 ) -> dict[Clip, dict[str, Any]]:
     """The rows of CLIPS of what is taken of a transcript. Raises `RecordingError`."""
@@ -177,9 +180,27 @@ def _cut(
     start_s, end_s = taken[0].start_s, max(clip.end_s for clip in taken)
     place = places[row["recording_id"], row["part"]]
     with open_row(place, max_bytes=decoder.limits.max_bytes) as file:
-        audio = decoder.decode(file, offset_s=start_s, max_s=end_s - start_s, channels=channels)
-        samples = audio.samples[row["channel"]]
+        samples = _heard(decoder, file, row["channel"], (start_s, end_s), job)
         return {clip: _clip_row(row, clip, _between(samples, clip, start_s), codec) for clip in taken}
+
+
+def _heard(
+    decoder: AudioDecoder,
+    file: OpenRecording,
+    channel: int,
+    span: tuple[float, float],
+    job: Mapping[str, Any],
+) -> np.ndarray:
+    """What was transcribed as `channel`, int16 [time]; channels are counted over all streams taken."""
+    names = decoder.decode(file, max_s=PROBE_S).streams
+    for stream in take_streams(decoder, file, names, job.get("streams", "first")):
+        audio = decoder.decode(
+            stream.source, offset_s=span[0], max_s=span[1] - span[0], channels=job["channels"]
+        )
+        if channel < len(audio.samples):
+            return audio.samples[channel].copy()  # what follows may write over it
+        channel -= len(audio.samples)
+    raise RecordingError("changed", f"{file.name}: has fewer channels than when it was transcribed")
 
 
 def _between(samples: np.ndarray, clip: Clip, from_s: float) -> np.ndarray:

@@ -17,6 +17,8 @@ from pipeline.driver.dataset import DatasetMismatch, DatasetRequest, write_datas
 from pipeline.results.clips import ClipRules
 from pipeline.sources.locations import stat_identity
 from tests.fakes import plan_row
+from tests.reading.made_audio import vowels
+from tests.reading.test_streams import container
 from tests.results.test_exports import export, make_output, segment, transcript
 
 SECONDS = 12
@@ -139,3 +141,21 @@ def test_many_shards_are_cut_by_ray_to_the_same_files(output, monkeypatch, tmp_p
     write_dataset(request(output, folder=str(tmp_path / "other")))
     names = ("data/shard-000000.parquet", "segments/shard-000000.parquet", "dataset.json")
     assert all((tmp_path / "other" / n).read_bytes() == (output / "dataset" / n).read_bytes() for n in names)
+
+
+@pytest.mark.parametrize(("streams", "channel"), [("first", 0), ("all", 0), ("all", 1)])
+def test_a_clip_is_cut_from_the_stream_that_was_transcribed(tmp_path, streams, channel):
+    voices = vowels(12), vowels(12, seed=1)
+    wanted = voices[1] if streams == "first" else voices[channel]
+    first = np.zeros_like(voices[0]) if streams == "first" else voices[0]
+    path = container(tmp_path / "a.mkv", first, voices[1])
+    plan = plan_row("a.mkv", uri=str(path), identity=stat_identity(path.stat()))
+    rows = [transcript("a.mkv", [segment("x", 2.0, 6.0)], channel=channel)]
+    out = make_output(tmp_path / "out", rows, [plan])
+    options = {"max_hours": 24.0, "channels": "mix", "streams": streams}
+    (out / "_job.json").write_text(json.dumps({"options": options}))
+    write_dataset(request(out))
+    (clip,) = clips(out)
+    samples, _ = soundfile.read(io.BytesIO(clip["audio"]["bytes"]))
+    place = slice(round(clip["start_s"] * 16_000), round(clip["end_s"] * 16_000))
+    assert np.corrcoef(samples, wanted[place])[0, 1] > 0.99
