@@ -84,6 +84,11 @@ def test_options_that_came_later_leave_what_was_before_as_it_was():
     assert before.difference(OPTIONS.as_dict()) == "--beam-size was 2 and is now 1"
 
 
+@pytest.mark.parametrize("language", ["auto", "each", "de", "yue"])
+def test_a_language_is_a_code_or_a_way_to_find_it(language):
+    assert replace(OPTIONS, language=language).language == language
+
+
 def test_equal_options_do_not_differ():
     assert replace(OPTIONS).difference(OPTIONS.as_dict()) is None
 

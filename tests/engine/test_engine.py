@@ -125,6 +125,19 @@ def test_a_given_language_is_kept_and_others_are_detected_with_a_probability(eng
     assert 0 < results[1].language_probability <= 1
 
 
+def test_a_window_that_fails_in_a_language_that_is_a_guess_is_decoded_in_its_own(engine, monkeypatch):
+    window = make_speechlike(3.0, 1)
+    (own,) = engine.transcribe([window])
+    other = next(code for code in engine.languages if code != own.language)
+    verdicts = iter([False, True, True])
+    monkeypatch.setattr(
+        quality_gates, "judge", lambda *_: quality_gates.Verdict(is_silent=False, passed=next(verdicts))
+    )
+    (asked,) = engine.transcribe([window], languages=[other], are_guesses=True)
+    assert (asked.language, asked.fallback) == (own.language, "language")
+    assert asked.language_probability == own.language_probability
+
+
 def test_an_english_only_model_says_en_without_a_probability(model_folder):
     engine = Engine.load(model_folder(MINI_EN), options=EngineOptions(max_new_tokens=10))
     result = engine.transcribe([make_speechlike(3.0, 1)])[0]

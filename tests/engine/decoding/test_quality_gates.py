@@ -117,7 +117,7 @@ def test_a_loop_is_cut_at_its_second_round_with_the_timestamps_inside_it(vocabul
     assert cut_loops([*rounds, time + 50], vocabulary) == kept
 
 
-def run_settle(first, answers, vocabulary, *, is_sparse=False, floor=None):
+def run_settle(first, answers, vocabulary, *, is_sparse=False, floor=None, asks_languages=False):
     """Settles with retries from `answers(index, temperature)`; returns results and what was asked."""
     asked = []
 
@@ -128,8 +128,9 @@ def run_settle(first, answers, vocabulary, *, is_sparse=False, floor=None):
 
     num_positions, sounding = 3000 if is_sparse else 1500, [LOUD] * len(first)
     found = settle(
-        first, retry, vocabulary, num_positions=num_positions, sounding=sounding, floors=[floor] * len(first)
-    )
+        first, retry, vocabulary, num_positions=num_positions, sounding=sounding, floors=[floor] * len(first),
+        asks_languages=asks_languages,
+    )  # fmt: skip
     return found, asked
 
 
@@ -175,6 +176,15 @@ def test_a_dense_window_that_fails_gets_the_first_temperature_that_passes(vocabu
     settled, asked = run_settle([LOOP], answers, vocabulary)
     assert [temperature for _, temperature in asked] == [0.2, 0.4]
     assert settled[0].fallback == "temperature=0.4"
+
+
+@pytest.mark.parametrize(("is_sparse", "fallback"), [(False, "language"), (True, "dense")])
+def test_a_window_in_a_language_that_is_a_guess_is_asked_for_its_own_first(vocabulary, is_sparse, fallback):
+    settled, asked = run_settle(
+        [GOOD, LOOP], lambda *_: GOOD, vocabulary, is_sparse=is_sparse, asks_languages=True
+    )
+    assert asked == [([1], 0.0)]
+    assert [one.fallback for one in settled] == [None, fallback]
 
 
 def test_all_failing_windows_are_retried_together(vocabulary):
