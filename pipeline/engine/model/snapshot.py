@@ -30,6 +30,15 @@ FILES = (
     f"{WEIGHTS} {INDEX} model-*-of-*.safetensors"
 ).split()
 CONNECT_TIMEOUT_S = 10.0
+_OPENAI = "tiny tiny.en base base.en small small.en medium medium.en large-v1 large-v2"
+_DISTIL = "distil-small.en distil-medium.en distil-large-v2 distil-large-v3 distil-large-v3.5"
+# What people call models, and the repositories of the hub that they mean.
+SHORT_NAMES = {
+    **{name: f"openai/whisper-{name}" for name in _OPENAI.split()},
+    **{name: f"distil-whisper/{name}" for name in _DISTIL.split()},
+    **dict.fromkeys(("large-v3", "large"), "openai/whisper-large-v3"),
+    **dict.fromkeys(("large-v3-turbo", "turbo"), "openai/whisper-large-v3-turbo"),
+}
 SAMPLED_BLOCKS = 64
 BLOCK_BYTES = 1 << 16
 SAMPLED_VALUES = 256
@@ -57,7 +66,8 @@ class Snapshot:
 def resolve(model: str | Path, *, revision: str | None = None) -> Snapshot:
     """Finds a model's files.
 
-    model: a folder, `demo` for the bundled model, or a name on the hub such as openai/whisper-tiny.
+    model: a folder, `demo` for the bundled model, a name on the hub such as openai/whisper-tiny, or one of
+        SHORT_NAMES such as tiny.
     Raises ModelNotFound.
     """
     folder = DEMO_FOLDER if model == "demo" else Path(model)
@@ -67,7 +77,7 @@ def resolve(model: str | Path, *, revision: str | None = None) -> Snapshot:
         return _read_snapshot(folder, str(model), None)
     if isinstance(model, Path) or model == "demo" or model.startswith((".", "/", "~")):
         raise ModelNotFound(f"model folder {folder} does not exist")
-    fetched = _fetch(model, revision)
+    fetched = _fetch(SHORT_NAMES.get(model, model), revision)
     return _read_snapshot(fetched, model, fetched.name)
 
 
@@ -95,8 +105,25 @@ def _fetch(name: str, revision: str | None) -> Path:
             return cached  # whatever it lacks is told when it is read
         raise ModelNotFound(
             f"model {name} is not in the local cache and the hub cannot be reached "
-            f"({type(exc).__name__}); give a local copy with --model FOLDER"
+            f"({type(exc).__name__}); give a local copy with --model FOLDER{_found_in_cache()}"
         ) from exc
+
+
+def _found_in_cache() -> str:
+    """Which models of the hub are whole in the local cache, as the end of a message."""
+    from huggingface_hub import constants
+
+    folders = Path(constants.HF_HUB_CACHE).glob("models--*--*/snapshots/*")
+    names = {folder.parents[1].name.removeprefix("models--").replace("--", "/")
+             for folder in folders if _is_whisper(folder) and _can_run(folder)}  # fmt: skip
+    return f"; in the local cache: {', '.join(sorted(names))}" if names else ""
+
+
+def _is_whisper(folder: Path) -> bool:
+    try:
+        return _read_json(folder / "config.json").get("model_type") == "whisper"
+    except ModelNotFound:
+        return False
 
 
 def weight_files(folder: Path) -> list[Path]:

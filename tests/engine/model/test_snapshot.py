@@ -173,3 +173,27 @@ def test_bfloat16_weights_are_cast_after_the_scales_were_folded_in(model_folder,
     exact = Engine.load(model_folder(MINI))._model.encoder.layers[0].qkv.weight
     rounded = Engine.load(model_folder(MINI), dtype="bfloat16")._model.encoder.layers[0].qkv.weight
     assert torch.equal(rounded, exact.bfloat16())
+
+
+def test_the_line_about_the_hub_names_the_models_of_the_local_cache(hub_cache):
+    with pytest.raises(ModelNotFound, match=r"openai/whisper-tiny is not .*; in the local cache: acme/mini$"):
+        resolve("tiny")
+    lose_the_tokeniser(hub_cache)
+    with pytest.raises(ModelNotFound, match=r"--model FOLDER$"):
+        resolve("tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("tiny.en", "openai/whisper-tiny.en"),
+        ("large", "openai/whisper-large-v3"),
+        ("turbo", "openai/whisper-large-v3-turbo"),
+        ("distil-large-v3.5", "distil-whisper/distil-large-v3.5"),
+    ],
+)
+def test_short_names_mean_repositories_of_the_hub(hub_cache, name, repository):
+    folder = hub_cache.parents[1]
+    folder.rename(folder.with_name(f"models--{repository.replace('/', '--')}"))
+    found = resolve(name)
+    assert (found.name, found.revision) == (name, "0" * 40)
