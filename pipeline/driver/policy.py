@@ -133,6 +133,9 @@ def _log(decision: Decision, budget: float) -> None:
 
 def _log_given(policy: PolicyFile, budget: float) -> None:
     evidence = shipped.evidence_of(policy)
+    if policy.start == 0:
+        log.info("adaptive sparsity: dense: no level of %s is within %.2f%%", policy.model, 100 * budget)
+        return
     if evidence is None:
         log.info("adaptive sparsity: level %d of a policy of %s", policy.start, policy.model)
         return

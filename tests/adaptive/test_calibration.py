@@ -103,7 +103,7 @@ def test_the_order_in_which_units_came_back_changes_nothing():
 
 
 def calibrated(engine, **options):
-    defaults = {"unit": 2, "language": "en", "ladder": (Level(sparsity=0.1), Level(sparsity=0.5))}
+    defaults = {"unit": 2, "language": "en", "ladder": (Level(thin_ends=True), Level(sparsity=0.5))}
     table = calibrate_unit(audio(), engine, **(defaults | options))
     assert table.schema.equals(SAMPLE_RESULT)
     return table.to_pylist()[0]["windows"]

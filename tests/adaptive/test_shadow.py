@@ -22,7 +22,8 @@ def test_the_rows_hold_the_sparse_text_of_the_shadow_too():
     assert (measures["num_shadow"], measures["shadow_num_words"], measures["shadow_num_errors"]) == (4, 80, 4)
     assert [window["num_words"] for window in measures["shadow_windows"]] == [20] * 4
     assert sum(window["sparse_errors"] for window in measures["shadow_windows"]) == 4
-    assert all(window["dense_errors"] > 0 for window in measures["shadow_windows"])  # of other samples
+    assert [window["dense_errors"] for window in measures["shadow_windows"]] == [0] * 4
+    assert all(one["shifted_errors"] == one["sparse_errors"] for one in measures["shadow_windows"])
     assert (measures["shadow_dense_device_s"], measures["shadow_sparse_device_s"]) == (4.0, 2.0)
     assert measures["device_s"] == without["measures"]["device_s"] + 8.0  # dense, and dense begun earlier
     assert (measures["level"], without["measures"]["num_shadow"]) == (2, 0)
