@@ -95,13 +95,15 @@ def test_the_gpu_suite_measures_predicts_and_profiles_every_model(mini, tmp_path
     assert json.loads(path.read_text())["cases"] == found["cases"]
 
 
+@pytest.mark.timing
 def test_what_does_not_fit_into_the_budget_is_named(mini, monkeypatch):
     monkeypatch.setitem(suites.ABOUT_S, "mini", 60.0)
     started = time.monotonic()
     found = suites.run_mlperf(CPU, models=["mini"], batches=[2], budget_s=1.0, path=None)
-    assert time.monotonic() - started < 60.0
+    took_s = time.monotonic() - started
     assert found["left_out"] == [f"mini b2 {variant}" for variant in ("dense", "stride", "attention")]
     assert {row["device"] for row in found["published"]} >= {"NVIDIA H200", "2 x Intel Xeon 6980P"}
+    assert took_s < 60.0
 
 
 def test_generate_runs_on_a_model_made_on_the_device():
