@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
 from jobs import cli
 
@@ -147,6 +146,8 @@ def _print_beside_published(found: dict[str, Any]) -> None:
 
 
 def _accuracy(given: dict[str, Any]) -> dict[str, Any]:
+    from rich.table import Table
+
     from pipeline.benchmark.accuracy.corpus import read_corpus
     from pipeline.benchmark.accuracy.programs import OURS, PROGRAMS
     from pipeline.benchmark.accuracy.report import compare, tables

@@ -36,10 +36,6 @@ def list_folder(folder: str, selection: Selection) -> Iterator[Recording]:
     be read, and a link to where no recording may lie, is a recording that fails. Raises `InputError` if the
     folder itself cannot be read.
     """
-    try:
-        os.scandir(folder).close()
-    except OSError as error:
-        raise InputError(f"{printable(folder)}: cannot be read: {one_line(error)}") from error
     walk = _Walk(folder, selection)
     yield from walk.recordings()
     yield from walk.texts.unmatched(folder)
@@ -72,7 +68,9 @@ class _Walk:
                     continue
                 with os.scandir(folder) as entries:
                     found = list(entries)
-            except OSError:
+            except OSError as error:
+                if folder == self.root:
+                    raise InputError(f"{printable(folder)}: cannot be read: {one_line(error)}") from error
                 yield _failing(f"{os.path.relpath(folder, self.root)}/", folder, UNKNOWN)
                 continue
             read = {e.name for e in found if is_metadata(e.name) and self._says_texts(e.path)}

@@ -48,6 +48,7 @@ def test_no_window_runs_on_or_loops_and_its_retry_is_counted(engine, speech, spa
 
     class Watched:
         model_name, device = engine.model_name, engine.device
+        conditions_on_text = engine.conditions_on_text
 
         def transcribe(self, windows, **options):
             seen.extend(found := engine.transcribe(windows, **options))
@@ -95,10 +96,14 @@ def test_what_calibration_makes_of_a_floor_afterwards_is_what_the_engine_does_wi
     found = calibrated(level)
     lost = sum(row["sparse_errors"] for row in found)
     for floor in (-0.5, 0.0):  # one of two lossy windows is below the former
-        expected = [guarded(row, floor)["sparse_errors"] for row in found]
-        assert [row["sparse_errors"] for row in calibrated(replace(level, min_logprob=floor))] == expected
-        assert sum(expected) < lost
-        lost = sum(expected)
+        errors = [row["sparse_errors"] for row in calibrated(replace(level, min_logprob=floor))]
+        for row, seen in zip(found, errors, strict=True):
+            expected = guarded(row, floor)["sparse_errors"]
+            # Of a window that was cut into halves the text as it was first decoded is not known any more.
+            is_whole = row["total_positions"] == 1500
+            assert seen == expected if is_whole else seen <= expected
+        assert sum(errors) < lost
+        lost = sum(errors)
     assert lost == 0
 
 

@@ -154,7 +154,7 @@ def run_without_ray(folder: Path, output: Path | str, disk: FaultyDisk) -> int:
         options={"language": "en", "sparsify_layer": 1, "task": "transcribe", "shard_hours": SHARD_HOURS},
     )
     try:
-        job.run_job(request, RunOptions())
+        job.run_job(request, RunOptions(local=False))
     except (errors.UserError, errors.UnfinishedError):
         return STATED
     except Exception as error:

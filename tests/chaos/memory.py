@@ -96,7 +96,7 @@ def driver_peak(scratch: Path, number: int) -> int:
         options=options,
         duplicates="transcribe",
     )
-    job.run_job(request, RunOptions())
+    job.run_job(request, RunOptions(local=False))
     return status_bytes("self", "VmHWM")
 
 
