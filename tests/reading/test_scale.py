@@ -25,7 +25,7 @@ PLAN = """
 import json, resource, sys
 from pathlib import Path
 from pipeline.planning import make_plan, plan_hash
-from pipeline.sources import list_recordings
+from pipeline.sources.listing import list_recordings
 plan = make_plan(list_recordings([sys.argv[1]]).recordings, shard_hours=1.0)
 plan_hash(plan)
 used = resource.getrusage(resource.RUSAGE_SELF)
@@ -37,11 +37,10 @@ print(json.dumps([used.ru_utime + used.ru_stime, int(peak.split()[1]) * 1024, pl
 READ = """
 import json, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from test_reading import options, plan_of, rounds
-from pipeline.reading import ShardReader
+from tests.reading.read_rows import options, plan_of, rounds
+from pipeline.reading.shard_reader import ShardReader
 edges = []
-with ShardReader(options(voice_activity=sys.argv[3] == "on")) as reader:
+with ShardReader(options(voice_activity=sys.argv[2] == "on")) as reader:
     for recording, windows in rounds(reader, plan_of(Path(sys.argv[1]))):
         assert recording["error_type"] is None, recording
         times = [windows[0][0]["start_s"], windows[-1][0]["end_s"]] if windows else []
@@ -93,7 +92,7 @@ def day_of_pips(path):
 
 def test_a_day_is_read_in_parts_that_hold_every_second_once_within_two_gigabytes(tmp_path):
     day_of_pips(tmp_path / "day.flac")
-    edges, peaks = run(READ, tmp_path, Path(__file__).parent, "off")
+    edges, peaks = run(READ, tmp_path, "off")
     assert [part for part, _, _ in edges] == list(range(len(edges)))
     assert len(edges) > 20
     assert (edges[0][1], edges[-1][2]) == (0.0, pytest.approx(DAY_S))
@@ -104,7 +103,7 @@ def test_a_day_is_read_in_parts_that_hold_every_second_once_within_two_gigabytes
 def test_two_hours_of_sound_are_searched_for_speech_within_two_gigabytes(tmp_path):
     samples = np.random.default_rng(0).integers(-50, 50, 7000 * RATE, dtype=np.int16)
     write(tmp_path / "a.flac", samples)
-    _, peaks = run(READ, tmp_path, Path(__file__).parent, "on")
+    _, peaks = run(READ, tmp_path, "on")
     assert max(peaks) < 2 * GIGABYTE
 
 
