@@ -140,7 +140,8 @@ def run_without_ray(folder: Path, output: Path | str, disk: FaultyDisk) -> int:
 
     stages._reader = lambda _options: InstantReader(disk)
     graph.run_round = run_round
-    cluster.connected, cluster.this_node, cluster.gpus_held = nullcontext, str, float
+    cluster.connected, cluster.gpus_held = nullcontext, float
+    cluster.this_node = cluster.this_actor = str
     cluster.refuse_private_paths = lambda _paths: None
     workers.choose_workers = lambda _run, _num: workers.Workers(
         min_actors=1, max_actors=1, gpus_per_actor=0, actor_cpus=0.5, threads_per_actor=1

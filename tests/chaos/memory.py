@@ -82,7 +82,8 @@ def driver_peak(scratch: Path, number: int) -> int:
             yield commit_marker(this_round, unit.column("shard_id")[0].as_py())
 
     graph.run_round = run_round
-    cluster.connected, cluster.this_node, cluster.gpus_held = nullcontext, str, float
+    cluster.connected, cluster.gpus_held = nullcontext, float
+    cluster.this_node = cluster.this_actor = str
     cluster.refuse_private_paths = lambda _paths: None
     workers.choose_workers = lambda _run, _num: workers.Workers(
         min_actors=1, max_actors=1, gpus_per_actor=0, actor_cpus=0.5, threads_per_actor=1
