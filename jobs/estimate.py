@@ -10,6 +10,7 @@ from rich.table import Table
 from jobs import cli
 from jobs.options import job_request, run_options
 from jobs.transcribe import transcribe
+from pipeline.config import JobRequest
 from pipeline.driver import estimate
 from pipeline.driver.estimate import Estimate, Survey
 from pipeline.driver.rate import Rate, rate_here, rate_of_output, told_rate
@@ -32,10 +33,9 @@ def estimate_inputs(**given: Any) -> tuple[dict[str, Any], int]:
     earlier, rtfx = given["earlier"], given["rtfx"]
     if earlier is not None and rtfx is not None:
         raise cli.WrongUse("--from and --rtfx exclude each other")
-    found = estimate.survey_inputs(
-        job_request({**given, "output": "", "references": None}), sample_s=60 * given["sample_minutes"]
-    )
-    rate = _rate(given, found)
+    request = job_request({**given, "output": "", "references": None})
+    found = estimate.survey_inputs(request, sample_s=60 * given["sample_minutes"])
+    rate = _rate(given, request, found)
     outcome = estimate.estimate_job(found, rate)
     _print(outcome)
     return outcome.as_dict(), cli.OK
@@ -44,14 +44,15 @@ def estimate_inputs(**given: Any) -> tuple[dict[str, Any], int]:
 estimate_inputs.params += [option for option in transcribe.params if option.name not in OTHER]
 
 
-def _rate(given: dict[str, Any], found: Survey) -> Rate | None:
+def _rate(given: dict[str, Any], request: JobRequest, found: Survey) -> Rate | None:
     if given["rtfx"] is not None:
         return told_rate(given["rtfx"], given["gpu_hour_usd"])
     if given["earlier"] is not None:
-        return rate_of_output(given["earlier"], None)
+        source = click.get_current_context().get_parameter_source("gpu_hour_usd")
+        is_given = source is not None and source.name != "DEFAULT"
+        return rate_of_output(given["earlier"], given["gpu_hour_usd"] if is_given else None)
     if not found.audio:
         return None
-    request = job_request({**given, "output": "", "references": None})
     run = run_options({**given, "actors": (1, 1)})
     return rate_here(found.audio, request, run, most_s=60 * given["timed_minutes"])
 

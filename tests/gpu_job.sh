@@ -39,6 +39,6 @@ MADE
 for dtype in bfloat16 float32; do
   gpus=$([ $dtype = bfloat16 ] && echo "${GPUS:-1}" || echo 0)
   $python -m jobs.transcribe pipeline/demo/speech "$out/in" --model demo --sparsity 0 --dtype "$dtype" \
-    --gpus-per-actor "$gpus" --output "$out/$dtype"
+    --gpus-per-actor "$gpus" --no-local --output "$out/$dtype"
 done
 $python -m tests.compare_rows "$out/float32" "$out/bfloat16"
