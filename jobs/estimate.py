@@ -16,7 +16,16 @@ from pipeline.driver.estimate import Estimate, Survey
 from pipeline.driver.rate import Rate, rate_here, rate_of_output, told_rate
 
 # Options of `transcribe` that say how a job is carried out, and change nothing that is estimated.
-OTHER = {"output", "references", "print_transcripts", "retry_failed", "max_failed", "actors", "local"}
+OTHER = {
+    "output",
+    "references",
+    "print_transcripts",
+    "retry_failed",
+    "max_failed",
+    "actors",
+    "local",
+    "upgrade",
+}
 MINUTES = click.FloatRange(min=0, min_open=True)
 
 
@@ -33,7 +42,7 @@ def estimate_inputs(**given: Any) -> tuple[dict[str, Any], int]:
     earlier, rtfx = given["earlier"], given["rtfx"]
     if earlier is not None and rtfx is not None:
         raise cli.WrongUse("--from and --rtfx exclude each other")
-    request = job_request({**given, "output": "", "references": None})
+    request = job_request({**given, "output": "", "references": None, "upgrade": False})
     found = estimate.survey_inputs(request, sample_s=60 * given["sample_minutes"])
     rate = _rate(given, request, found)
     outcome = estimate.estimate_job(found, rate)

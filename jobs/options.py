@@ -48,6 +48,7 @@ def job_request(given: Mapping[str, Any]) -> JobRequest:
         references=given["references"],
         all_files=given["all_files"],
         duplicates=given["duplicates"],
+        upgrade=given["upgrade"],
         policy=sparsity if isinstance(sparsity, PolicyFile) else None,
         options={
             **sparsity_options(sparsity, given["wer_budget"], given["sparsify_layer"], given["selector"]),

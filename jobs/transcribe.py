@@ -95,6 +95,7 @@ next         earshard export {output} --format srt
 @click.option("--max-failed", default=RunOptions.max_failed, type=click.FloatRange(0, 1), show_default=True,
               help="Share of recordings that may fail before the status is 1.")  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Run failed rows again.")
+@click.option("--upgrade", is_flag=True, help="Resume an output of an older engine with this one.")
 @click.option("--print-transcripts", is_flag=True, help="Print every transcript when done.")
 def transcribe(**given: Any) -> tuple[dict[str, Any], int]:
     """Carry out the job that the options describe."""

@@ -127,9 +127,13 @@ class JobOptions:
         return {name: value for name, value in values.items() if value != LATER.get(name, ...)}
 
     def difference(self, stored: Mapping[str, Any]) -> str | None:
-        """Name the first option whose stored value differs, with both values; None if none does."""
+        """Name the first option whose stored value differs, with both values; None if none does.
+
+        An option that came after the stored ones had its default then.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
         for name, value in vars(self).items():
-            before = stored.get(name, LATER.get(name))
+            before = stored.get(name, defaults[name])
             if before != value:
                 named = NO_OPTIONS.get(name, f"--{name.replace('_', '-')}")
                 return f"{named} was {before} and is now {value}"
@@ -152,6 +156,7 @@ class JobRequest:
     references: str | None = None
     all_files: bool = False
     duplicates: Duplicates = "once"  # recordings of one content
+    upgrade: bool = False  # whether an output of an older engine is resumed with this one
     recordings: tuple[Recording, ...] | None = None
     policy: PolicyFile | None = None  # what `--sparsity FILE` holds
 

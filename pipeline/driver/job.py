@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from pipeline import __version__, planning
 from pipeline.adaptive.files import FOLDER
-from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions
+from pipeline.config import NO_OPTIONS, JobOptions, JobRequest, OptionError, RunOptions
 from pipeline.dataflow.workers import Workers
 from pipeline.driver.copies import split_copies
 from pipeline.driver.lock import DriverLock
-from pipeline.driver.model import check_manifest, load_engine, resolve_options
+from pipeline.driver.model import ENGINE_VERSION, check_manifest, load_engine, resolve_options
 from pipeline.driver.progress import JobProgress
 from pipeline.driver.rounds import JobRounds, open_rounds
 from pipeline.driver.run_record import RunRecord, new_run_id, total_wall_s
@@ -77,25 +77,26 @@ def run_job(request: JobRequest, run: RunOptions, *, load: Load | None = None) -
     run_id = new_run_id()
     with DriverLock(store, run_id):
         with RunRecord(store, run_id) as record:
+            job = _open_plan(store, request, options)
             stamp = shard.RunStamp(
                 run_id=run_id,
-                fingerprint=options.fingerprint(),
-                plan_hash=_open_plan(store, request, options),
+                fingerprint=job["fingerprint"],
+                plan_hash=job["plan_hash"],
                 gpu_hour_usd=run.gpu_hour_usd,
             )
-            ledger = OutputState(store, stamp, shard_hours=options.shard_hours)
+            state = OutputState(store, stamp, shard_hours=options.shard_hours)
             if run.retry_failed:
-                _reopen_failed(ledger)
-            ledger.commit_pieces({}, options.model)  # whole since a run that was killed before it could
-            ledger.reload()
-            if ledger.units():
-                _work_off(ledger, request, options, run, record, load or load_engine)
-            ledger.check_rows()
-        return _finish(ledger)
+                _reopen_failed(state)
+            state.commit_pieces({}, options.model)  # whole since a run that was killed before it could
+            state.reload()
+            if state.units():
+                _work_off(state, request, options, run, record, load or load_engine)
+            state.check_rows()
+        return _finish(state)
 
 
-def _open_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
-    """The hash of the stored plan, or of a new one.
+def _open_plan(store: Store, request: JobRequest, options: JobOptions) -> Mapping[str, Any]:
+    """The stored job whose plan is carried out, or a new one.
 
     Raises `JobMismatch`: another driver may have been first.
     """
@@ -103,11 +104,16 @@ def _open_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
     if stored is None:
         return _make_plan(store, request, options)
     _check_same_job(store, stored, request, options)
-    if stored["options"] != options.as_dict():
+    if stored["options"]["model_revision"] != options.model_revision:
         log.info("%s: the weights changed before anything was transcribed; taking those of now", store.root)
-        _store_job(store, stored | {"options": options.as_dict(), "fingerprint": options.fingerprint()})
+        stored |= {"options": options.as_dict(), "fingerprint": options.fingerprint()}
+        _store_job(store, stored)
+    if (older := options.engine_version) != ENGINE_VERSION:
+        log.info(
+            "%s: what engine %s has done stays, engine %s does the rest", store.root, older, ENGINE_VERSION
+        )
     log.info("%s: resuming; files added after the plan was made are not transcribed", store.root)
-    return stored["plan_hash"]
+    return stored
 
 
 def _stored_job(store: Store) -> dict[str, Any] | None:
@@ -126,9 +132,10 @@ def _check_same_job(
     if difference is None and absolute_inputs(stored["inputs"]) != absolute_inputs(request.inputs):
         difference = f"INPUT: {' '.join(stored['inputs'])} there"
     if difference is not None:
-        raise JobMismatch(
-            f"{store.root}: is the output of another job, {difference}; choose another --output"
-        )
+        way_out = "choose another --output"
+        if difference.startswith(NO_OPTIONS["engine_version"]):
+            way_out += ", or --upgrade: what is done stays, this engine does the rest"
+        raise JobMismatch(f"{store.root}: is the output of another job, {difference}; {way_out}")
     if request.recordings is None:
         _check_same_question(store, stored, request)
 
@@ -158,8 +165,8 @@ def _check_same_question(store: Store, stored: Mapping[str, Any], request: JobRe
         )
 
 
-def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
-    """Write the plan, then `_job.json`, which vouches for it. Returns the hash of the plan."""
+def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> dict[str, Any]:
+    """Write the plan, then `_job.json`, which vouches for it and is returned."""
     references = read_references(request.references) if request.references else None
     if request.recordings is not None:
         listing = Listing(recordings=iter(request.recordings))
@@ -196,7 +203,7 @@ def _make_plan(store: Store, request: JobRequest, options: JobOptions) -> str:
         },
     }
     _store_job(store, job)
-    return plan_hash
+    return job
 
 
 def _store_job(store: Store, job: Mapping[str, Any]) -> None:
@@ -225,13 +232,13 @@ def _log_listing(listing: Listing, references: References | None, plan: pa.Table
         log.info("%d of %d references belong to a recording", matched, references.num_lines)
 
 
-def _reopen_failed(ledger: OutputState) -> None:
-    ledger.store.delete(SUCCESS)
-    log.info("%d failed rows to run again", ledger.reopen_failed())
+def _reopen_failed(state: OutputState) -> None:
+    state.store.delete(SUCCESS)
+    log.info("%d failed rows to run again", state.reopen_failed())
 
 
 def _work_off(
-    ledger: OutputState,
+    state: OutputState,
     request: JobRequest,
     options: JobOptions,
     run: RunOptions,
@@ -239,25 +246,25 @@ def _work_off(
     load: Load,
 ) -> None:
     """Rounds over what is left. Raises `Unfinished`."""
-    with open_rounds(ledger, request, options, run, record, partial(load, options, run)) as rounds:
-        passes = JobRounds(rounds=rounds, ledger=ledger)
+    with open_rounds(state, request, options, run, record, partial(load, options, run)) as rounds:
+        passes = JobRounds(rounds=rounds, state=state)
         policy = passes.job_policy(request.policy)
-        with JobProgress(len(ledger.shards()), num_done=len(ledger.done())) as progress:
+        with JobProgress(len(state.shards()), num_done=len(state.done())) as progress:
 
             def one_round(units: list[WorkUnit], number: int) -> None:
-                progress.grow(len(ledger.shards()))
+                progress.grow(len(state.shards()))
                 passes.transcribe(units, number, policy, progress)
 
             rounds.until_done(one_round)
 
 
-def _finish(ledger: OutputState) -> dict[str, Any]:
+def _finish(state: OutputState) -> dict[str, Any]:
     from pipeline.results import report, report_html
 
-    facts = read_output(str(ledger.store.root))
-    totals = job_totals(facts, wall_s=total_wall_s(ledger.store))
+    facts = read_output(str(state.store.root))
+    totals = job_totals(facts, wall_s=total_wall_s(state.store))
     page = report_html.render_report(report.make_report([facts]), datetime.now(UTC))
-    ledger.store.replace(PAGE, page.encode())
-    write_totals(ledger.store, totals)
-    ledger.store.sweep()
+    state.store.replace(PAGE, page.encode())
+    write_totals(state.store, totals)
+    state.store.sweep()
     return totals

@@ -57,7 +57,7 @@ def resolve_options(
         model=without_secrets(request.model) if is_url(request.model) else request.model,
         model_revision=snapshot.revision,
         dtype=auto_dtype if request.dtype == "auto" else request.dtype,
-        engine_version=ENGINE_VERSION,
+        engine_version=before.get("engine_version", ENGINE_VERSION) if request.upgrade else ENGINE_VERSION,
         **request.options,
     )
     _check_fits_model(options, snapshot)

@@ -185,7 +185,7 @@ class JobRounds:
     """The passes of a job: some to calibrate adaptive sparsity, others to transcribe."""
 
     rounds: Rounds
-    ledger: OutputState
+    state: OutputState
 
     def job_policy(self, given: PolicyFile | None) -> JobPolicy | None:
         """The policy of adaptive sparsity; None at a fixed sparsity.
@@ -193,7 +193,7 @@ class JobRounds:
         given: a file's. Without one the evidence that ships for these weights serves, and without that the
         job calibrates itself, as it goes on doing where it has begun to.
         """
-        options, store, plan_hash = self.rounds.options, self.ledger.store, self.ledger.stamp.plan_hash
+        options, store, plan_hash = self.rounds.options, self.state.store, self.state.stamp.plan_hash
         if options.wer_budget is None:
             return None
         snapshot = find_model(options.model, options.model_revision)
@@ -219,7 +219,7 @@ class JobRounds:
         )
         for _ in self.rounds.run(units, this_round):
             raise AssertionError("a sample has no metrics")
-        lost_units(self.ledger.store, this_round.round_id)
+        lost_units(self.state.store, this_round.round_id)
 
     def transcribe(
         self, units: Sequence[WorkUnit], number: int, policy: JobPolicy | None, progress: JobProgress
@@ -227,7 +227,7 @@ class JobRounds:
         """One pass over what is left of the shards, each at the level of its epoch."""
         from pipeline.dataflow.stages import TranscribeShard
 
-        store = self.ledger.store
+        store = self.state.store
         epochs = None if policy is None else self._epochs(policy)
         this_round = self.rounds.context(number, work=TranscribeShard, commit=self._commit(), policy=policy)
         for row in self.rounds.run(units, this_round):
@@ -235,12 +235,12 @@ class JobRounds:
             attempts.forget_shard(store, row["shard_id"])
             if epochs is not None:
                 epochs.add(row)
-                epochs.publish(len(self.ledger.shards()))
+                epochs.publish(len(self.state.shards()))
         forget_stall(store, this_round.round_id)
         isolated = {unit.name() for unit in units if unit.attempt == attempts.MAX_ATTEMPTS}
         found = lost_units(store, this_round.round_id)
         lost = {name: text for name, text in found.items() if name in isolated}
-        self.ledger.commit_pieces(lost, self.rounds.options.model)
+        self.state.commit_pieces(lost, self.rounds.options.model)
 
     def _commit(self) -> Callable[..., pa.Table]:
         """How a shard is committed: watched, where there is a Ray that exports counters."""
@@ -256,10 +256,10 @@ class JobRounds:
         """The levels that are decided before the round begins; None for a job that runs dense."""
         if policy.start == 0:
             return None
-        epochs = Epochs(self.ledger.store, policy)
-        for row in self.ledger.markers.to_pylist():
+        epochs = Epochs(self.state.store, policy)
+        for row in self.state.markers.to_pylist():
             epochs.add(row)
-        epochs.publish(len(self.ledger.shards()))
+        epochs.publish(len(self.state.shards()))
         return epochs
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
 
+from pipeline.driver.model import ENGINE_VERSION
 from pipeline.output.files import RUNS_FOLDER
 from pipeline.output.store import Store
 
@@ -66,6 +67,7 @@ class RunRecord:
         self._last = now
         record = {
             "run_id": self._run_id,
+            "engine_version": ENGINE_VERSION,
             "state": state,
             "started_at": self._started.isoformat(),
             "last_seen_at": now.isoformat(),

@@ -33,7 +33,7 @@ def planned(tmp_path):
 def test_weights_that_were_mended_go_on_with_the_plan(planned):
     store, request = planned
     plan_hash = json.loads(store.read(JOB))["plan_hash"]
-    assert job._open_plan(store, request, MENDED) == plan_hash
+    assert job._open_plan(store, request, MENDED)["plan_hash"] == plan_hash
     stored = json.loads(store.read(JOB))
     assert stored["options"]["model_revision"] == "mended"
     assert stored["fingerprint"] == MENDED.fingerprint()

@@ -43,17 +43,20 @@ class Heard:
 Program = Callable[[Sequence[Spoken], str | None, Path], Iterator[Heard]]
 
 
-def ours(recordings: Sequence[Spoken], language: str | None, model: Path) -> Iterator[Heard]:
-    """The stages of a job without Ray: read a shard, transcribe it. Dense, greedy, float32."""
+def ours(
+    recordings: Sequence[Spoken], language: str | None, model: Path, *, beam_size: int
+) -> Iterator[Heard]:
+    """The stages of a job without Ray: read a shard, transcribe it. Dense, float32."""
     from pipeline.dataflow.transcription import transcribe_shard
     from pipeline.engine import Engine, EngineOptions
     from pipeline.reading.shard_reader import ReadOptions, ShardReader
 
-    engine = Engine.load(model, dtype="float32", options=EngineOptions(batch_size=BATCH_SIZE))
-    options = ReadOptions(voice_activity=True, channels="mix", max_hours=24.0, shard_hours=1.0)
+    options = EngineOptions(batch_size=BATCH_SIZE, beam_size=beam_size)
+    engine = Engine.load(model, dtype="float32", options=options)
+    reading = ReadOptions(voice_activity=True, channels="mix", max_hours=24.0, shard_hours=1.0)
     code = language if engine.is_multilingual else "en"
     for number, some in enumerate(_shards(recordings)):
-        with ShardReader(options) as reader:
+        with ShardReader(reading) as reader:
             shard = reader.read(number, 1, [_plan_row(one, number) for one in some])
         windows = shard.column("windows")[0].as_py()
         result = transcribe_shard(shard, engine, language=code or "auto").to_pylist()[0]
@@ -171,7 +174,8 @@ def _converted(model: Path) -> Path:
 
 OURS = "earshard"
 PROGRAMS: dict[str, Program] = {
-    OURS: ours,
+    OURS: partial(ours, beam_size=1),
+    f"{OURS} beam 5": partial(ours, beam_size=5),
     "faster-whisper": partial(faster_whisper, is_batched=False, beam_size=1),
     "faster-whisper batched": partial(faster_whisper, is_batched=True, beam_size=1),
     "faster-whisper beam 5": partial(faster_whisper, is_batched=False, beam_size=5),

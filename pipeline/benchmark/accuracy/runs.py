@@ -18,7 +18,7 @@ from pipeline.engine import ENGINE_VERSION
 from pipeline.engine.model.snapshot import resolve
 from pipeline.errors import UnfinishedError, UserError
 
-PACKAGES = {OURS: "earshard", "transformers": "transformers"}
+PACKAGES = {OURS: "earshard", "transformers": "transformers"}  # by the first word of a program's name
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -60,14 +60,15 @@ def run_program(name: str, request: Request) -> list[dict[str, Any]]:
 
 
 def _header(name: str, request: Request) -> dict[str, Any]:
-    package = PACKAGES.get(name, "faster-whisper")
+    first = name.split(maxsplit=1)[0]
+    package = PACKAGES.get(first, first)
     try:
         release = version(package)
     except PackageNotFoundError:
         raise OtherRunError(f"--peers: {package} is not installed") from None
     return {
         "program": name,
-        "version": f"{release} engine {ENGINE_VERSION}" if name == OURS else release,
+        "version": f"{release} engine {ENGINE_VERSION}" if first == OURS else release,
         "model_revision": resolve(request.model).revision,
         "language": "auto" if request.asks_language else "given",
     }
