@@ -11,6 +11,7 @@ import json
 import math
 import os
 import resource
+import signal
 import socket
 import sys
 import time
@@ -68,6 +69,8 @@ def main() -> None:
     """Serve requests on the socket whose descriptor is the first argument."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     os.nice(NICENESS)
+    for number in (signal.SIGTERM, signal.SIGINT):  # sent to a whole group, it is the parent's to answer
+        signal.signal(number, signal.SIG_IGN)
     _limit_process(**json.loads(sys.argv[2]))
     _warm_up()
     connection.send(READY)

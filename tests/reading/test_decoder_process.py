@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.reading.audio import DecodeLimits
 from pipeline.reading.decoder import AudioDecoder
+from pipeline.reading.decoder_child import NICENESS
 from pipeline.reading.decoder_process import DecoderProcess
 from pipeline.sources.recording import RecordingError
 from tests.reading.decoding import decode, decode_starts, error_of
@@ -35,6 +36,21 @@ def test_the_process_is_kept_from_file_to_file(decoder, wav):
     for _ in range(3):
         decode(decoder, wav)
     assert child_pid(decoder) == pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_of_a_job_does_not_make_the_recording_a_crashed_one(decoder, wav, number):
+    decode(decoder, wav)
+    pid = child_pid(decoder)
+    os.kill(pid, number)
+    assert decode(decoder, wav).duration_s == 5.0
+    assert child_pid(decoder) == pid
+
+
+def test_it_yields_to_the_model(decoder, wav):
+    decode(decoder, wav)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, child_pid(decoder)) == min(19, ours + NICENESS)
 
 
 def test_a_bad_file_does_not_cost_the_process(decoder, wav, tmp_path):
