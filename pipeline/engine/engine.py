@@ -143,7 +143,6 @@ class Engine:
         keeps = self._aligner is not None
         first = self._passes.run(works, [Pass(level=level, keeps_hidden=keeps) for _, level in windows])
         for work, decoding in zip(works, first, strict=True):
-            work.first_device_s = work.device_s
             work.kept = None if decoding.kept is None else tuple(decoding.kept.tolist())
 
         def retry(indices: Sequence[int], temperatures: Sequence[float]) -> list[Decoding]:
@@ -153,7 +152,11 @@ class Engine:
                     work.language = self._language(None)  # what a dense pass hears
             for index in echoes.intersection(indices):
                 works[index].previous = ()
-            return self._passes.run(failing, [Pass(temperature=t, keeps_hidden=True) for t in temperatures])
+            before = [work.device_s for work in failing]
+            done = self._passes.run(failing, [Pass(temperature=t, keeps_hidden=True) for t in temperatures])
+            for work, device_s in zip(failing, before, strict=True):
+                work.retry_device_s += work.device_s - device_s
+            return done
 
         def is_borne_out(index: int, decoding: Decoding) -> bool:
             return self._is_said_again(works[index], decoding)
@@ -161,7 +164,7 @@ class Engine:
         echoes = {n for n, one in enumerate(first) if echoes_prompt(one, self._model.vocabulary)}
         total = self._model.shape.source_positions
         sounding = [sounding_samples(work.samples) for work in works]
-        settled = quality_gates.settle(
+        return quality_gates.settle(
             first,
             retry,
             self._model.vocabulary,
@@ -171,9 +174,6 @@ class Engine:
             asks_languages=are_guesses and self.is_multilingual,
             is_borne_out=is_borne_out,
         )
-        for work in works:
-            work.retry_device_s = work.device_s - work.first_device_s
-        return settled
 
     def _is_said_again(self, work: Work, decoding: Decoding) -> bool:
         """Whether the sound repeats what the text of a window repeats."""

@@ -19,8 +19,8 @@ class Work:
 
     language: given or, after the first pass, detected. previous: tokens put before it, None: the options'.
     device_s: its share of the device's time so far.
-    first_device_s, kept: device_s of the first pass alone, and the positions that it kept (None: all).
-    retry_device_s: device_s of decoding again.
+    retry_device_s: the part of it that went into decoding again.
+    kept: the positions that the first pass kept (None: all).
     hidden: its dense encoder output [positions, dim], kept while it may be decoded once more.
     """
 
@@ -30,7 +30,6 @@ class Work:
     previous: tuple[int, ...] | None = None
     language_probability: float | None = None
     device_s: float = 0.0
-    first_device_s: float = 0.0
     retry_device_s: float = 0.0
     kept: tuple[int, ...] | None = None
     hidden: Tensor | None = None
