@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+JOINED_FRAMES = 16_384
+
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
@@ -32,6 +34,31 @@ class Stream:
     blocks: Iterator[Block]
     clock_start_s: float | None = None
     names: tuple[str, ...] = ()  # of the audio streams, where there are several
+
+
+def joined(blocks: Iterator[Block]) -> Iterator[Block]:
+    """The same samples in larger blocks: a frame of a codec is not worth the work on it."""
+    waiting: list[Block] = []
+    for block in blocks:
+        if waiting and _kind(block) != _kind(waiting[0]):
+            yield _as_one(waiting)
+            waiting = []
+        waiting.append(block)
+        if sum(len(part.samples) for part in waiting) >= JOINED_FRAMES:
+            yield _as_one(waiting)
+            waiting = []
+    if waiting:
+        yield _as_one(waiting)
+
+
+def _kind(block: Block) -> tuple[int, int, np.dtype]:
+    return block.rate, block.samples.shape[1], block.samples.dtype
+
+
+def _as_one(blocks: list[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    return Block(samples=np.concatenate([block.samples for block in blocks]), rate=blocks[0].rate)
 
 
 class RangeFile(io.RawIOBase):

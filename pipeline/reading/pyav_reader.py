@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import one_line
-from pipeline.reading.blocks import Block, Stream, open_range
+from pipeline.reading.blocks import Block, Stream, joined, open_range
 from pipeline.reading.clock import on_the_clock
 from pipeline.reading.containers import DEMUXERS, Container
 from pipeline.reading.sample_chunks import sample_bytes
@@ -72,7 +72,7 @@ class PyavReader:
             decoded_by="pyav",
             declared_s=opened.declared_s,
             start_s=first * PIECE_S,
-            blocks=self._blocks(first),
+            blocks=joined(self._blocks(first)),
             clock_start_s=opened.zero_s or None,
             names=opened.names,
         )

@@ -13,9 +13,9 @@ from itertools import chain, pairwise
 
 import numpy as np
 
-from pipeline.engine.audio import SAMPLE_RATE, quiet_middle_s, quietest_s
+from pipeline.engine.audio import SAMPLE_RATE, WINDOW_S, quiet_middle_s, quietest_s
 
-MAX_WINDOW_S = 30.0
+MAX_WINDOW_S = WINDOW_S
 LONG_ENOUGH_S = 15.0  # a window longer than this ends at a gap longer than MAX_GAP_S
 MAX_GAP_S = 2.0
 RUN_UP_S = 1.0  # what a window takes of the pauses before and after its speech
