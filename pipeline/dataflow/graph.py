@@ -41,7 +41,8 @@ def run_round(units: Iterable[pa.Table], this_round: RoundContext) -> Iterator[p
     with warnings.catch_warnings():
         # Deprecated in favour of names that 2.60 does not have yet; the dependency is pinned to 2.60.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-        shards = ray.data.from_arrow([unit.cast(SHARD_PLAN) for unit in units])
+        plan = [unit.cast(SHARD_PLAN) for unit in units]
+        shards = ray.data.from_arrow(plan)
         audio = shards.map_batches(
             partial(read_shard, this_round=this_round),
             batch_format="pyarrow",
@@ -53,7 +54,7 @@ def run_round(units: Iterable[pa.Table], this_round: RoundContext) -> Iterator[p
             this_round.work,
             fn_constructor_args=(this_round,),
             compute=ActorPoolStrategy(
-                min_size=workers.min_actors,
+                min_size=min(workers.min_actors, len(plan)),
                 max_size=workers.max_actors,
                 max_tasks_in_flight_per_actor=2 * workers.shards_in_work,  # as many wait
                 max_concurrent_calls_per_actor=workers.shards_in_work,
