@@ -199,6 +199,7 @@ SHADOW_WINDOW = pa.struct(
         _required("sparse_errors", pa.int32()),
         _required("shifted_errors", pa.int32()),
         _required("dense_errors", pa.int32()),
+        pa.field("certainty", pa.float64()),  # null in the first outputs
     ]
 )
 
@@ -258,6 +259,7 @@ SAMPLE = pa.schema(
         _required("sparse_device_s", pa.float64()),  # retries included
         pa.field("logprob", pa.float64()),  # mean per token; null without text, or where it was decoded again
         pa.field("dense_logprob", pa.float64()),
+        pa.field("certainty", pa.float64()),  # see `adaptive.bounds.Draw`; null in the first outputs
     ]
 )
 

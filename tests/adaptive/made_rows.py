@@ -48,7 +48,8 @@ def sample_rows(
 
 def counts(words, errors):
     """A window whose sparse text has so many excess errors; dense differs from itself in one word."""
-    return {"num_words": words, "sparse_errors": errors + 1, "shifted_errors": errors + 1, "dense_errors": 1}
+    found = {"num_words": words, "sparse_errors": errors + 1, "shifted_errors": errors + 1, "dense_errors": 1}
+    return found | {"certainty": 1.0}
 
 
 def marker(shard_id, *, level=3, errors=0, words=600):

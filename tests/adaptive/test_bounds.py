@@ -32,7 +32,15 @@ def test_the_excess_is_what_sparse_differs_by_more_than_dense_from_itself():
     assert excess([draw(60, 3, 4, 2), draw(40, 0, 2, 2)]) == pytest.approx(0.005)
     assert excess([]) is None
     row = {"num_words": 9, "sparse_errors": 1, "shifted_errors": 2, "dense_errors": 3, "level": 7}
-    assert draw_of(row) == draw(9, 1, 2, 3)
+    assert draw_of(row) == draw_of(row | {"certainty": None}) == draw(9, 1, 2, 3)
+
+
+def test_words_that_dense_is_not_sure_of_count_for_less():
+    assert bounds.certainty(None) == bounds.certainty(0.0) == 1.0
+    assert bounds.certainty(-0.5) < bounds.certainty(-0.1) < 1.0
+    unsure = draw_of(vars(draw(60, 3, 4, 2)) | {"certainty": 0.5})
+    assert unsure.excess == 0.75
+    assert excess([unsure, draw(40, 0, 2, 2)]) == pytest.approx(-0.0025)
 
 
 def test_few_windows_and_windows_without_words_say_nothing():

@@ -8,12 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.adaptive.bounds import certainty
 from pipeline.results.evaluation import Truth
 from pipeline.search.figures import figures_of, kept_positions, speech_positions
 from pipeline.search.trials import Trials
 from pipeline.search.try_shard import SearchEngines, try_shard
 from tests.fakes import FakeEngine, result
 from tests.search.made_search import DENSE, DENSE_TEXT, HALF, shard, tried
+
+SURE = -0.2  # the mean log-probability of every text of `FakeEngine`
 
 
 def test_figures_count_errors_loss_positions_and_time():
@@ -22,8 +25,9 @@ def test_figures_count_errors_loss_positions_and_time():
     dense, shifted, half = figures_of(Trials.collect(rows, truths, {}), chosen)
     assert (shifted.setting, shifted.excess) == ("dense +0.13 s", 0.0)
     assert (dense.wer, dense.excess, dense.device_ratio, dense.sparsity) == (0.0, 0.0, 1.0, 0.0)
-    assert half.wer == half.wer_change == half.excess == pytest.approx(0.3)
-    assert half.excess_interval == (pytest.approx(0.3), pytest.approx(0.3))
+    assert half.wer == half.wer_change == pytest.approx(0.3)
+    assert half.excess == pytest.approx(0.3 * certainty(SURE))
+    assert half.excess_interval == (pytest.approx(half.excess), pytest.approx(half.excess))
     assert half.excess_bound == math.inf  # three windows say nothing
     assert half.device_ratio == pytest.approx(0.5)
     assert (half.kept_mean, half.sparsity) == (750, 0.5)
