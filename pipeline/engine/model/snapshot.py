@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.engine.model.expected import Sizes, what_is_wrong
 from pipeline.engine.model.shape import Shape
 from pipeline.errors import UserError, one_line
 
@@ -145,15 +146,16 @@ def _read_snapshot(folder: Path, name: str, revision: str | None) -> Snapshot:
     if config.get("model_type") != "whisper":
         raise ModelNotFound(f"{folder} holds no Whisper model (config.json without model_type whisper)")
     try:
-        Shape.from_config(config)
+        shape = Shape.from_config(config)
     except (KeyError, ValueError) as exc:
         missing = f"names no {exc}" if isinstance(exc, KeyError) else str(exc)
         raise ModelNotFound(f"{folder / 'config.json'}: {missing}") from exc
     files = weight_files(folder)
     if not files:
         raise ModelNotFound(f"{folder} holds no {WEIGHTS}; other weight formats are not read")
-    for path in files:
-        _check_whole(path)
+    found = {name: sizes for path in files for name, sizes in _read_sizes(path).items()}
+    if wrong := what_is_wrong(found, shape):
+        raise ModelNotFound(f"{folder} {wrong}")
     if not any((folder / name).is_file() for name in TOKENISERS):
         raise ModelNotFound(f"{folder} has neither {' nor '.join(TOKENISERS)}")
     return Snapshot(
@@ -165,8 +167,8 @@ def _read_snapshot(folder: Path, name: str, revision: str | None) -> Snapshot:
     )
 
 
-def _check_whole(path: Path) -> None:
-    """Raises ModelNotFound for a file of weights that is missing, is none, or is cut off."""
+def _read_sizes(path: Path) -> dict[str, Sizes]:
+    """Tensors by their names. Raises ModelNotFound for a file that is missing, is no weights, or is cut off."""
     if not path.is_file():
         raise ModelNotFound(f"{path} is missing, though {INDEX} names it")
     size = path.stat().st_size
@@ -179,10 +181,12 @@ def _check_whole(path: Path) -> None:
     try:
         tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
         expected = 8 + length + max(int(entry["data_offsets"][1]) for entry in tensors.values())
+        sizes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
         raise ModelNotFound(f"{path} is no safetensors file, or only its first {size} bytes") from exc
     if size != expected:
         raise ModelNotFound(f"{path} is not whole: {size} of {expected} bytes; fetch it again")
+    return sizes
 
 
 def _read_json(path: Path) -> dict[str, Any]:

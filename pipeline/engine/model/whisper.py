@@ -13,7 +13,7 @@ from pipeline.engine.model.int8 import quantise_linears
 from pipeline.engine.model.layers import Weights
 from pipeline.engine.model.log_mel import Features, LogMel
 from pipeline.engine.model.shape import Shape
-from pipeline.engine.model.snapshot import ModelNotFound, Snapshot
+from pipeline.engine.model.snapshot import Snapshot
 from pipeline.engine.model.vocabulary import Vocabulary, read_vocabulary
 from pipeline.engine.model.weights import TORCH_DTYPES, read_weights
 
@@ -39,20 +39,17 @@ class Model:
 
 
 def load_model(snapshot: Snapshot, *, device: torch.device, dtype: str) -> Model:
-    """Reads weights and ids. Raises ModelNotFound when the files do not make up a Whisper model."""
+    """Reads weights and ids. Raises ModelNotFound where the tokeniser lacks an id that decoding needs."""
     # Scales are folded into weights in float32, so the cast to a smaller type comes after.
     weights = {name: tensor.float() for name, tensor in read_weights(snapshot.folder).items()}
     return build_model(snapshot, weights, device=device, dtype=dtype)
 
 
 def build_model(snapshot: Snapshot, weights: Weights, *, device: torch.device, dtype: str) -> Model:
-    """A model of float32 weights by their names. Raises ModelNotFound when one is missing."""
+    """A model of float32 weights by their names."""
     shape = Shape.from_config(snapshot.config)
     vocabulary = read_vocabulary(snapshot)
-    try:
-        encoder, decoder = Encoder(weights, shape), Decoder(weights, shape)
-    except KeyError as exc:
-        raise ModelNotFound(f"{snapshot.folder} lacks the tensor {exc} of a Whisper model") from exc
+    encoder, decoder = Encoder(weights, shape), Decoder(weights, shape)
     if dtype == "int8":
         quantise_linears(encoder)
         quantise_linears(decoder)
