@@ -111,6 +111,8 @@ class _Found:
     def totals(self, folder: str, kind: str, num_written: int) -> tuple[dict[str, Any], int]:
         """The JSON line, and the exit status."""
         num_unfinished = len(self.planned.num_parts) - len(self._statuses)
+        if num_unfinished:
+            cli.log.warning("%d recordings are not finished, and not exported", num_unfinished)
         totals = {
             "output": os.path.abspath(folder),
             "format": kind,

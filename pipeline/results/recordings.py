@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.engine.languages import join_texts
 from pipeline.output.copies import read_copies
 from pipeline.output.files import PLAN_FOLDER, existing_store, read_table, read_transcripts
+from pipeline.output.store import Store
 from pipeline.results.faults import Faults
 from pipeline.schema import PLAN, TRANSCRIPTS
 
@@ -77,7 +78,7 @@ def read_planned(output: str) -> PlannedRecordings:
             parts[row["recording_id"]].add(row["part"])
             if row["member"] is not None:
                 members[row["recording_id"]] = row["member"]
-    for copy in read_copies(store):
+    for copy in _copies_of(store, parts):
         parts[copy["recording_id"]] = parts[copy["same_as"]]
         if copy["member"] is not None:
             members[copy["recording_id"]] = copy["member"]
@@ -93,7 +94,12 @@ def read_plan_rows(output: str) -> dict[str, dict[str, Any]]:
         for row in read_table(store, name, PLAN).to_pylist()
         if row["part"] == 0
     }
-    return rows | {copy["recording_id"]: rows[copy["same_as"]] | copy for copy in read_copies(store)}
+    return rows | {copy["recording_id"]: rows[copy["same_as"]] | copy for copy in _copies_of(store, rows)}
+
+
+def _copies_of(store: Store, planned: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The copies of what is planned: somebody may have taken recordings out of an output's plan."""
+    return [copy for copy in read_copies(store) if copy["same_as"] in planned]
 
 
 def read_joined(output: str, planned: PlannedRecordings, faults: Faults) -> Iterator[WholeRecording]:

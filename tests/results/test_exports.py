@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pipeline.output import files
 from pipeline.output.local_store import LocalStore
 from pipeline.results import exports, subtitles
-from pipeline.schema import PLAN, TRANSCRIPTS, table_of
+from pipeline.schema import COPIES, PLAN, TRANSCRIPTS, table_of
 from tests.fakes import plan_row
 
 MODEL = "fake"
@@ -285,6 +285,17 @@ def test_a_recording_with_parts_to_come_waits_and_the_status_says_so(tmp_path):
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.wav.txt"]
 
 
+def test_copies_are_exported_and_those_of_what_is_no_longer_planned_are_passed_over(tmp_path):
+    rows = [transcript("a.wav", [segment("one")]), transcript("copy.wav", same_as="a.wav")]
+    out = make_output(tmp_path / "out", rows, [plan_row("a.wav")])
+    rows = [plan_row("copy.wav") | {"same_as": "a.wav"}, plan_row("other.wav") | {"same_as": "gone.wav"}]
+    copies = [{name: row[name] for name in COPIES.names} for row in rows]
+    (out / "copies.parquet").write_bytes(files.parquet_bytes(table_of(COPIES, copies)))
+    for kind in ("srt", "html"):
+        found = export(out, kind)
+        assert (found["num_recordings"], found["num_written"], found["num_unfinished"]) == (2, 2, 0)
+
+
 def test_nemo_gets_the_span_of_a_clip_and_no_member_of_an_archive(tmp_path):
     rows = [transcript("clip", [segment("hello")]), transcript("member", [segment("there")])]
     plan = [plan_row("clip", member="t=12.5000,20.0000"), plan_row("member", member="x/y.wav")]
@@ -364,6 +375,19 @@ def test_a_translation_is_english_in_manifests(tmp_path):
     export(out, "jsonl")
     line = json.loads((out / "export" / "transcripts.jsonl").read_text())
     assert (line["language"], line["text_language"]) == ("zh", "en")
+
+
+def test_references_that_name_no_recording_are_one_line_with_the_names_that_were_looked_for(tmp_path):
+    out = make_output(tmp_path / "out", [transcript(f"{name}.wav", [segment("one")]) for name in "abcdefg"])
+    (tmp_path / "truth.tsv").write_text("audio_filepath\ttext\nz.wav\tone\n")
+    command = [sys.executable, "-m", "jobs.evaluate", str(out), "--references", str(tmp_path / "truth.tsv")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line == (
+        f"error: {tmp_path}/truth.tsv: no line names a recording of {out}; looked for: "
+        "a.wav, b.wav, c.wav, d.wav, e.wav, …, or as paths such as /in/a.wav"
+    )
 
 
 def test_no_output_is_one_line_and_status_2(tmp_path):
