@@ -168,7 +168,7 @@ def _read_snapshot(folder: Path, name: str, revision: str | None) -> Snapshot:
 
 
 def _read_sizes(path: Path) -> dict[str, Sizes]:
-    """Tensors by their names. Raises ModelNotFound for a file that is missing, is no weights, or is cut off."""
+    """The sizes of a file's tensors. Raises ModelNotFound where it is missing, no weights, or cut off."""
     if not path.is_file():
         raise ModelNotFound(f"{path} is missing, though {INDEX} names it")
     size = path.stat().st_size
