@@ -61,7 +61,7 @@ next         earshard export {output} --format srt
 @click.option("--voice-activity", default="on", type=click.Choice(["on", "off"]), show_default=True,
               help="off: consecutive windows of 30 s.")  # fmt: skip
 @click.option("--channels", default=JobOptions.channels, type=click.Choice(config.CHANNELS),
-              show_default=True, help="split: a row for each channel.")  # fmt: skip
+              show_default=True, help="split: a row for each; auto: a row for each voice.")  # fmt: skip
 @click.option("--streams", default=JobOptions.streams, type=click.Choice(config.STREAMS), show_default=True,
               help="Audio streams of a container: the first that has speech, or a row for each.")  # fmt: skip
 @click.option("--references", help="TSV, CSV, JSONL or Parquet with audio_filepath and text.")

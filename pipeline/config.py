@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.adaptive.policy_file import PolicyFile
     from pipeline.sources.recording import Recording
 
-CHANNELS = ("mix", "split")
+CHANNELS = ("mix", "split", "auto")
 STREAMS = ("first", "all")
 # Options that the first outputs do not name: what is hashed and stored leaves them out at their defaults.
 LATER = {
@@ -42,7 +42,7 @@ NO_OPTIONS = {
 ADAPTIVE = "adaptive"
 DEFAULT_BUDGET = 0.01
 MAX_BUDGET = 0.5
-Channels = Literal["mix", "split"]
+Channels = Literal["mix", "split", "auto"]
 Streams = Literal["first", "all"]
 Duplicates = Literal["once", "transcribe"]
 

@@ -50,7 +50,7 @@ READ_RECORDING = pa.struct(
         _required("recording_id", pa.string()),
         _required("uri", pa.string()),
         _required("part", pa.int32()),
-        _required("channel", pa.int32()),  # 0 when the channels were mixed
+        _required("channel", pa.int32()),  # 0 where the channels were mixed
         pa.field("error_type", pa.string()),  # null: decoded
         pa.field("error_message", pa.string()),
         pa.field("duration_s", pa.float64()),  # decoded seconds of this part; null where decoding failed
@@ -62,7 +62,7 @@ READ_RECORDING = pa.struct(
         pa.field("language", pa.string()),  # as in the plan
         pa.field("prompt", pa.string()),
         pa.field("streams", pa.string()),  # which of several audio streams was taken, and why
-        pa.field("channel_choice", pa.string()),  # which channel was taken in place of the mix, and why
+        pa.field("channel_choice", pa.string()),  # which of several channels was taken, and why
         pa.field("gain_db", pa.float64()),  # by which it was made louder or softer; null: left as it is
         pa.field("clock_start_s", pa.float64()),  # the container's clock at 0 s, where it is not 0
     ]
@@ -160,7 +160,7 @@ TRANSCRIPTS = pa.schema(
         _required("model", pa.string()),
         pa.field("text_language", pa.string()),  # `en` where it was translated, else null
         pa.field("streams", pa.string()),  # which of several audio streams was taken, and why
-        pa.field("channel_choice", pa.string()),  # which channel was taken in place of the mix, and why
+        pa.field("channel_choice", pa.string()),  # which of several channels was taken, and why
         pa.field("gain_db", pa.float64()),  # by which it was made louder or softer; null: left as it is
         pa.field("clock_start_s", pa.float64()),  # the container's clock at 0 s, where it is not 0
         pa.field("languages", pa.list_(SPOKEN_LANGUAGE)),  # most speech first; null where it failed

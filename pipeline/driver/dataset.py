@@ -28,9 +28,8 @@ from pipeline.errors import UserError
 from pipeline.output import files
 from pipeline.output.store import Store, open_store
 from pipeline.reading.audio import DecodeLimits
+from pipeline.reading.channels import take
 from pipeline.reading.decoder import AudioDecoder
-from pipeline.reading.shard_reader import PROBE_S
-from pipeline.reading.streams import take_streams
 from pipeline.results.clips import Clip, ClipRules, clips_of
 from pipeline.results.faults import Faults
 from pipeline.schema import PLAN, TRANSCRIPTS, table_of
@@ -192,14 +191,15 @@ def _heard(
     job: Mapping[str, Any],
 ) -> np.ndarray:
     """What was transcribed as `channel`, int16 [time]; channels are counted over all streams taken."""
-    names = decoder.decode(file, max_s=PROBE_S).streams
-    for stream in take_streams(decoder, file, names, job.get("streams", "first")):
+    splits, num = job["channels"] == "split", 0
+    for one in take(decoder, file, streams=job.get("streams", "first"), channels=job["channels"]):
         audio = decoder.decode(
-            stream.source, offset_s=span[0], max_s=span[1] - span[0], channels=job["channels"]
+            one.source, offset_s=span[0], max_s=span[1] - span[0], channels="split" if splits else "mix"
         )
-        if channel < len(audio.samples):
-            return audio.samples[channel].copy()  # what follows may write over it
-        channel -= len(audio.samples)
+        num = max(num, one.first_channel)
+        if num <= channel < num + len(audio.samples):
+            return audio.samples[channel - num].copy()  # what follows may write over it
+        num += len(audio.samples)
     raise RecordingError("changed", f"{file.name}: has fewer channels than when it was transcribed")
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.reading.audio import Decoded
+from pipeline.reading.streams import TakenStream
 from pipeline.reading.windows import Window
 from pipeline.schema import PLAN, SHARD_AUDIO
 from pipeline.sources.recording import RecordingError
@@ -24,7 +25,7 @@ class DecodedRow:
     audio: Decoded
     start_s: float  # time in the recording
     whole: bool  # false: one part or stream of several
-    note: str | None = None  # which stream it is, where there are several
+    taken: TakenStream | None = None  # None: all that there is
     rest: tuple[dict[str, Any], ...] = ()
 
     @property
@@ -82,7 +83,7 @@ class DecodedShard:
 
         first_channel: the channels of streams before it in the same row.
         """
-        audio = stretch.audio
+        audio, taken = stretch.audio, stretch.taken
         for window in windows:
             self._add_window(window, audio.samples[channel], stretch.start_s)
         self._recordings.append(
@@ -95,8 +96,8 @@ class DecodedShard:
                 scorable=stretch.whole and len(audio.samples) == 1,
                 decoded_by=audio.decoded_by,
                 partial=audio.partial,
-                streams=stretch.note,
-                channel_choice=audio.channel_choice,
+                streams=taken.note if taken else None,
+                channel_choice=_choice(taken, audio),
                 gain_db=audio.gains_db[channel] if audio.gains_db else None,
                 clock_start_s=audio.clock_start_s,
             )
@@ -139,6 +140,11 @@ class DecodedShard:
             for field in SHARD_AUDIO
         ]
         return pa.table(columns, schema=SHARD_AUDIO)
+
+
+def _choice(taken: TakenStream | None, audio: Decoded) -> str | None:
+    choices = (taken.choice if taken else None, audio.channel_choice)
+    return "; ".join(choice for choice in choices if choice) or None
 
 
 def _remark(row: Mapping[str, Any], audio: Decoded) -> str | None:

@@ -8,22 +8,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from itertools import takewhile
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.planning import MIN_PART_S, estimate_s, part_seconds
 from pipeline.reading.audio import MAX_TOGETHER, Decoded, DecodeLimits
+from pipeline.reading.channels import Channels, take
 from pipeline.reading.decoder import AudioDecoder
 from pipeline.reading.shard_audio import DecodedRow, DecodedShard, SampleBuffer
-from pipeline.reading.streams import Streams, TakenStream, take_streams
+from pipeline.reading.streams import PROBE_S, Streams, TakenStream
 from pipeline.reading.windows import Window, cut_windows, even_windows, find_cut
 from pipeline.sources.opening import OpenRecording, open_row
 from pipeline.sources.recording import RecordingError
 
 HALF_MINUTE_S = 30.0
-PROBE_S = 0.1  # tells how many streams and channels there are
 MIN_BYTES_PER_S = 500  # a declared length that means less is not believed
 BATCH_S = 900.0  # seconds of audio whose speech is looked for together: short recordings share the work
 BATCH_ROWS = 512  # and so many rows at most: each is an open file, or a part of one
@@ -36,7 +36,7 @@ class ReadOptions:
     """What reading depends on; hours are hours of audio."""
 
     voice_activity: bool
-    channels: Literal["mix", "split"]
+    channels: Channels
     max_hours: float
     shard_hours: float
     streams: Streams = "first"
@@ -62,6 +62,7 @@ class ShardReader:
     def __init__(self, options: ReadOptions) -> None:
         self.options = options
         self._capacity_s = 2 * options.shard_hours * 3600
+        self._splits = options.channels == "split"  # `auto` takes each channel by itself
         self._buffer = SampleBuffer(capacity_s=self._capacity_s)
         self._decoder = AudioDecoder(DecodeLimits(max_hours=options.max_hours))
 
@@ -146,32 +147,34 @@ class ShardReader:
                 raise DoesNotFit
             return [DecodedRow(audio=ahead, start_s=0.0, whole=True)]
         with open_row(row, max_bytes=self._decoder.limits.max_bytes) as source:
-            names = self._decode(source, 0.0, PROBE_S).streams
-            taken = take_streams(self._decoder, source, names, self.options.streams)
+            taken = take(self._decoder, source, streams=self.options.streams, channels=self.options.channels)
             num_channels = self._num_channels(taken)
-            found = [self._stretch(stream, row, room_s, num_channels) for stream in taken]
-            return [replace(stretch, whole=stretch.whole and len(found) == 1) for stretch in found]
+            found = [self._stretch(one, row, room_s, num_channels) for one in taken]
+            return [
+                replace(stretch, taken=one, whole=stretch.whole and len(found) == 1)
+                for one, stretch in zip(taken, found, strict=True)
+            ]
 
     def _stretch(
         self, taken: TakenStream, row: Mapping[str, Any], room_s: float | None, num_channels: int
     ) -> DecodedRow:
         """Decode one stream of a row; `num_channels` come out of all of its streams."""
-        source, start_s = taken.source, self._cut_near(taken.source, row["offset_s"])
+        source, start_s = taken.source, self._cut_near(taken.cut_by, row["offset_s"])
         if row["duration_s"] is not None:
-            return replace(self._middle(source, row, start_s, room_s), note=taken.note)
+            return self._middle(taken, row, start_s, room_s)
         limit_s = (self._capacity_s if room_s is None else room_s) / num_channels
         if room_s is None:
             limit_s = max(limit_s, 2 * MIN_PART_S)
         audio = self._decode(source, start_s, row["offset_s"] + limit_s + HALF_MINUTE_S - start_s)
         if audio.ended and (room_s is None or audio.duration_s <= limit_s):
-            return DecodedRow(audio=audio, start_s=start_s, whole=row["part"] == 0, note=taken.note)
+            return DecodedRow(audio=audio, start_s=start_s, whole=row["part"] == 0)
         if room_s is not None:
             raise DoesNotFit
-        return replace(self._first_of_several(source, row, audio, start_s, limit_s), note=taken.note)
+        return self._first_of_several(taken, row, audio, start_s, limit_s)
 
     def _num_channels(self, taken: Sequence[TakenStream]) -> int:
         """How many channels come out. Raises `RecordingError` where they are too many to keep apart."""
-        if self.options.channels == "mix":
+        if not self._splits:
             return len(taken)
         num = sum(len(self._decode(stream.source, 0.0, PROBE_S).samples) for stream in taken)
         if num > MAX_SPLIT_CHANNELS:
@@ -182,23 +185,23 @@ class ShardReader:
         return num
 
     def _middle(
-        self, source: OpenRecording, row: Mapping[str, Any], start_s: float, room_s: float | None
+        self, taken: TakenStream, row: Mapping[str, Any], start_s: float, room_s: float | None
     ) -> DecodedRow:
         """A part that the plan bounds on both sides."""
         if room_s is not None and row["duration_s"] > room_s:
             raise DoesNotFit
-        end_s = self._cut_near(source, row["offset_s"] + row["duration_s"])
-        audio = self._decode(source, start_s, end_s - start_s)
+        end_s = self._cut_near(taken.cut_by, row["offset_s"] + row["duration_s"])
+        audio = self._decode(taken.source, start_s, end_s - start_s)
         return DecodedRow(audio=audio, start_s=start_s, whole=False)
 
     def _first_of_several(
-        self, source: OpenRecording, row: Mapping[str, Any], audio: Decoded, start_s: float, limit_s: float
+        self, taken: TakenStream, row: Mapping[str, Any], audio: Decoded, start_s: float, limit_s: float
     ) -> DecodedRow:
         """The start of a recording that turned out too long for a shard; the rest is left to later rows."""
         nominal_s = row["offset_s"] + math.floor(limit_s)
-        end_s = self._cut_near(source, nominal_s)
+        end_s = self._cut_near(taken.cut_by, nominal_s)
         kept = audio.first(end_s - start_s)
-        rest = self._rest(source, row, nominal_s, audio.declared_s)
+        rest = self._rest(taken.source, row, nominal_s, audio.declared_s)
         return DecodedRow(audio=kept, start_s=start_s, whole=False, rest=rest)
 
     def _rest(
@@ -238,7 +241,9 @@ class ShardReader:
         return from_s + find_cut(minute.samples[0])
 
     def _decode(self, source: OpenRecording, offset_s: float, max_s: float) -> Decoded:
-        return self._decoder.decode(source, offset_s=offset_s, max_s=max_s, channels=self.options.channels)
+        return self._decoder.decode(
+            source, offset_s=offset_s, max_s=max_s, channels="split" if self._splits else "mix"
+        )
 
     def _add(
         self, shard: DecodedShard, rows: Sequence[tuple[Mapping[str, Any], list[DecodedRow] | RecordingError]]
@@ -258,11 +263,12 @@ class ShardReader:
             if isinstance(outcome, RecordingError):
                 shard.add_failure(row, outcome)
                 continue
-            num_before = 0
+            num = 0
             for stretch in outcome:
+                num = max(num, stretch.taken.first_channel if stretch.taken else 0)
                 for channel in range(len(stretch.audio.samples)):
-                    shard.add(row, stretch, channel, next(windows), first_channel=num_before)
-                num_before += len(stretch.audio.samples)
+                    shard.add(row, stretch, channel, next(windows), first_channel=num)
+                num += len(stretch.audio.samples)
             shard.overflow += max(outcome, key=lambda stretch: len(stretch.rest)).rest
 
     def _windows(self, stretches: Sequence[Decoded]) -> list[list[Window]]:

@@ -10,16 +10,28 @@ from pipeline.reading.decoder import AudioDecoder
 from pipeline.sources.opening import OpenRecording
 
 Streams = Literal["first", "all"]
+PROBE_S = 0.1  # tells how many streams and channels there are
 PIECE_S = 600.0  # that are searched for speech at a time
 ENOUGH_S = 1.0  # of speech; less may be a mistake, or all there is
 
 
 @dataclass(frozen=True, kw_only=True)
 class TakenStream:
-    """A stream that is taken; `note` says which and why, None where there is only one."""
+    """A stream that is taken, or one channel of it.
+
+    `note` says which stream and why, None where there is only one; `choice` says so of its channels.
+    """
 
     source: OpenRecording
     note: str | None = None
+    choice: str | None = None
+    first_channel: int = 0  # the least number of its first channel among those of all streams
+    mixed: OpenRecording | None = None  # all of its channels, where `source` is one of them
+
+    @property
+    def cut_by(self) -> OpenRecording:
+        """What says where parts are cut: channels of one recording are cut at the same times."""
+        return self.mixed or self.source
 
 
 def take_streams(

@@ -17,7 +17,7 @@ from pipeline.driver.dataset import DatasetMismatch, DatasetRequest, write_datas
 from pipeline.results.clips import ClipRules
 from pipeline.sources.locations import stat_identity
 from tests.fakes import plan_row
-from tests.reading.made_audio import vowels
+from tests.reading.made_audio import vowels, write
 from tests.reading.test_streams import container
 from tests.results.test_exports import export, make_output, segment, transcript
 
@@ -159,3 +159,15 @@ def test_a_clip_is_cut_from_the_stream_that_was_transcribed(tmp_path, streams, c
     samples, _ = soundfile.read(io.BytesIO(clip["audio"]["bytes"]))
     place = slice(round(clip["start_s"] * 16_000), round(clip["end_s"] * 16_000))
     assert np.corrcoef(samples, wanted[place])[0, 1] > 0.99
+
+
+def test_a_clip_is_cut_from_the_channel_that_was_chosen_by_its_sound(tmp_path):
+    voice = vowels(12)
+    path = write(tmp_path / "a.wav", np.stack([0 * voice, voice], 1))
+    plan = plan_row("a.wav", uri=str(path), identity=stat_identity(path.stat()))
+    rows = [transcript("a.wav", [segment("x", 2.0, 6.0)], channel=1)]
+    out = make_output(tmp_path / "out", rows, [plan])
+    (out / "_job.json").write_text(json.dumps({"options": {"max_hours": 24.0, "channels": "auto"}}))
+    write_dataset(request(out))
+    samples, _ = soundfile.read(io.BytesIO(clips(out)[0]["audio"]["bytes"]), dtype="float32")
+    np.testing.assert_allclose(samples, voice[round(1.9 * 16_000) : round(6.1 * 16_000)], atol=1e-4)
