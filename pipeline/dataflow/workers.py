@@ -18,7 +18,6 @@ COMMIT_CPUS = 0.25  # differs from the others': stages of equal resources are fu
 ACTOR_CPUS = 0.5  # at most, an actor's host work; its share of a CPU device is set by its threads
 READ_RTFX = 900.0  # of a core: 16 kHz FLAC takes 4.0 CPU-s an hour (docs/performance.md, "The data plane")
 GPU_RTFX = 4000.0  # large-v3-turbo, dense, at half of an H100's roofline (docs/cluster.md); unmeasured
-GPU_RTFX = 4000.0
 # While one shard is short of windows, or has texts to write, the other fills the device. More would only make
 # a crash cost more.
 SHARDS_IN_WORK = 2
