@@ -26,7 +26,10 @@ next         earshard export {output} --format srt
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--output", required=True, help="Folder or s3:// URL. Run again with the same one to resume.")
 @click.option(
-    "--model", default=DEFAULT_MODEL, show_default=True, help="Name on the hub, folder or its URL, or demo."
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="tiny, base, turbo …, a name on the hub, a folder or its URL, a .pt of openai-whisper, or demo.",
 )
 @click.option("--sparsity", default=JobOptions.sparsity, callback=options.parsed(options.parse_sparsity),
               show_default=True, metavar="adaptive|NUMBER|FILE",

@@ -18,7 +18,8 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 # What each package may import beside itself. The longest name that fits a module is its package.
 BASE = "engine.audio engine.languages engine.options engine.results"  # of the engine, without torch
-OF_ENGINE = f"{BASE} engine.model.snapshot engine.sparsify.level engine.decoding.loops"  # for all others
+# Of the engine, for all others.
+OF_ENGINE = f"{BASE} engine.model.hub engine.model.snapshot engine.sparsify.level engine.decoding.loops"
 MODEL = f"errors {BASE} engine.model"
 SPARSIFY = f"{MODEL} engine.sparsify"
 DECODING = f"{SPARSIFY} engine.decoding"

@@ -21,7 +21,7 @@ def shipped_policy(snapshot: Snapshot) -> PolicyFile | None:
     policies = [read_policy(path) for path in sorted(POLICIES.glob("*.json"))]
     named = [policy for policy in policies if policy.model == snapshot.name]
     if not named:
-        weights = weights_digest(snapshot.folder)
+        weights = weights_digest(snapshot.tensors)
         named = [policy for policy in policies if policy.weights == weights]
     return named[0] if named else None
 

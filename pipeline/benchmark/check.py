@@ -41,7 +41,7 @@ def check_texts(names: Sequence[str], *, threads: int) -> dict[str, Any]:
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         # A copy: some peers write their own form of the model beside it.
-        setting = CaseSetup(copytree(snapshot.folder, root / "demo"), MAX_TOKENS, BATCH_SIZE, threads)
+        setting = CaseSetup(copytree(snapshot.path, root / "demo"), MAX_TOKENS, BATCH_SIZE, threads)
         ordered = [REFERENCE, *(name for name in names if name != REFERENCE)]
         for name, seat in seats(ordered, threads=threads).items():
             stack.enter_context(seat)

@@ -134,7 +134,8 @@ def random_model(folder: Path, kind: Kind, *, device: torch.device, dtype: str) 
     snapshot = Snapshot(
         name=kind.name,
         revision="random",
-        folder=folder,
+        path=folder,
+        tokeniser=folder,
         config=config.to_dict(),
         generation=generation.to_dict(),
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.adaptive.policy_file import PolicyFile
@@ -16,7 +14,8 @@ from pipeline.dataflow import workers
 from pipeline.dataflow.machine import allowed_bytes
 from pipeline.driver.model_cache import fetch_model
 from pipeline.engine import ENGINE_VERSION
-from pipeline.engine.model.snapshot import BUNDLED, ModelNotFound, Snapshot, resolve, weight_files
+from pipeline.engine.model.hub import SHORT_NAMES
+from pipeline.engine.model.snapshot import BUNDLED, ModelNotFound, Snapshot, num_weights, resolve
 from pipeline.engine.model.vocabulary import read_vocabulary
 from pipeline.engine.options import LANGUAGE_MODES, WrongValue, check_fits
 from pipeline.errors import UnfinishedError
@@ -28,6 +27,7 @@ from pipeline.sources.recording import InputError
 SPINS = "1000"
 # What a process holds beside the weights: it was 0.38 GB at most with tiny.en, 0.42 with base.
 PROCESS_BYTES = 400_000_000
+log = logging.getLogger("earshard")
 
 
 class NotEnoughMemory(UnfinishedError):
@@ -51,6 +51,8 @@ def resolve_options(
     pinned = before.get("model_revision") if before.get("model") == request.model else None
     auto_dtype = before.get("dtype") or ("bfloat16" if workers.has_gpus(run) else "float32")
     snapshot = find_model(request.model, pinned)
+    if request.model in SHORT_NAMES:
+        log.info("--model %s: %s", request.model, snapshot.path)
     if request.dtype == "int8" and workers.has_gpus(run):
         raise OptionError("--dtype int8: must be bfloat16 or float32 on GPUs")
     options = JobOptions(
@@ -112,13 +114,14 @@ def _check_policy(policy: PolicyFile, model: str, snapshot: Snapshot) -> None:
 def find_model(model: str, revision: str | None) -> Snapshot:
     """The files of a model, fetched to this node if need be.
 
-    model: a name on the hub, a folder, a URL of a folder, or `demo`. revision: what to ask the hub for; of
-    the others there is only what is there now. Raises `ModelNotFound`, and `InputError` for a URL.
+    model: a name on the hub, a folder, a `.pt` of openai-whisper, a URL of a folder, or `demo`.
+    revision: what to ask the hub for; of the others there is only what is there now.
+    Raises `ModelNotFound`, and `InputError` for a URL.
     """
     if is_url(model):
         return replace(resolve(fetch_model(model)), name=model)
-    is_folder = model == BUNDLED or os.path.isdir(model)
-    return resolve(model, revision=None if is_folder else revision)
+    is_here = model == BUNDLED or os.path.exists(model)
+    return resolve(model, revision=None if is_here else revision)
 
 
 def check_memory(options: JobOptions, *, num_actors: int = 1, beside: int = 0) -> None:
@@ -126,24 +129,15 @@ def check_memory(options: JobOptions, *, num_actors: int = 1, beside: int = 0) -
 
     beside: bytes that other processes of the job take.
     """
-    folder = find_model(options.model, options.model_revision).folder
-    weights = _num_weights(folder) * (4 if options.dtype == "float32" else 2)
+    weights = num_weights(find_model(options.model, options.model_revision)) * (
+        4 if options.dtype == "float32" else 2
+    )
     need, there = num_actors * (PROCESS_BYTES + weights) + beside, allowed_bytes()
     if need > there:
         raise NotEnoughMemory(
             f"{there / 1e9:.2f} GB of memory are there, and {options.model} in {options.dtype} needs at "
             f"least {need / 1e9:.2f} GB; give the machine or the container more, or choose a smaller model"
         )
-
-
-def _num_weights(folder: Path) -> int:
-    """How many numbers the weights of a model are, by the heads of its files."""
-    num = 0
-    for path in weight_files(folder):
-        with path.open("rb") as file:
-            head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        num += sum(math.prod(tensor["shape"]) for name, tensor in head.items() if name != "__metadata__")
-    return num
 
 
 def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) -> Engine:
@@ -175,12 +169,11 @@ def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) 
     if snapshot.revision != options.model_revision:
         raise ModelNotFound(f"{options.model} has changed since the job was planned")
     engine = Engine.load(
-        snapshot.folder,
+        snapshot,
         device="cuda" if workers.gpus_per_actor else "cpu",
         dtype=options.dtype,
         options=engine_options,
     )
-    engine.model_name, engine.revision = snapshot.name, snapshot.revision
     if workers.gpus_per_actor:  # kernels are compiled and graphs captured; a CPU has nothing to set up
         engine.warm_up()
     return engine

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine.model.snapshot import FILES, INDEX, ModelNotFound
+from pipeline.engine.model.hub import FILES, INDEX
+from pipeline.engine.model.snapshot import ModelNotFound
 from pipeline.errors import one_line, with_back_off
 from pipeline.sources.locations import absolute_uri, filesystem, info_identity, local_path
 
@@ -27,7 +28,7 @@ HOME = "EARSHARD_CACHE"
 def fetch_model(url: str) -> Path:
     """The folder of a model's files on this node, fetched if they are not there yet.
 
-    Only the JSON and safetensors files that the engine reads are taken. A copy is known by the URL and the
+    Only the files of settings and weights that the engine reads are taken. A copy is known by the URL and the
     size and etag of every file, so that a model that was changed is another copy; processes of one node wait
     for the one that fetches. Copies lie in `$EARSHARD_CACHE/models`, or `~/.cache/earshard/models`. Raises
     `InputError` for a scheme that is not read, and `ModelNotFound` for what is not there or cannot be read.

@@ -160,7 +160,7 @@ def open_rounds(
             stack.enter_context(cluster.connected())
             chosen = workers.choose_workers(run, len(units))
             record.gpus_held = cluster.gpus_held
-            model = [request.model] if os.path.isdir(request.model) else []
+            model = [request.model] if os.path.exists(request.model) else []
             cluster.refuse_private_paths([*request.inputs, str(state.store.root), *model])
         yield Rounds(state=state, options=options, workers=chosen, load=partial(load, chosen), local=local)
 

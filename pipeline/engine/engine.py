@@ -60,7 +60,7 @@ class Engine:
     @classmethod
     def load(
         cls,
-        model: str | Path,
+        model: str | Path | Snapshot,
         *,
         device: str = "auto",
         dtype: str = "auto",
@@ -69,14 +69,15 @@ class Engine:
     ) -> Engine:
         """Loads a model of the Whisper family.
 
-        model: a folder, `demo` for the bundled model, or a name on the hub.
+        model: a folder, a `.pt` of openai-whisper, `demo` for the bundled model, a name on the hub, or a
+        model whose files were found.
         device: auto, cpu, cuda or cuda:N.
         dtype: float32, bfloat16, int8 (linear maps; x86 CPUs) or auto (bfloat16 on CUDA, float32 on a CPU).
         Raises ModelNotFound for a model that is not there or not Whisper, ValueError for an option that the
         device or the model cannot do.
         """
         chosen = pick_device(device)
-        snapshot = resolve(model, revision=revision)
+        snapshot = model if isinstance(model, Snapshot) else resolve(model, revision=revision)
         return cls(load_model(snapshot, device=chosen, dtype=pick_dtype(dtype, chosen)), snapshot, options)
 
     @torch.inference_mode()

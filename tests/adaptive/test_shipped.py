@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from pipeline.adaptive import shipped
 from pipeline.adaptive.policy_file import PolicyFile, parse_policy, read_policy
 from pipeline.engine.model.snapshot import Snapshot, resolve, weights_digest
+from pipeline.engine.model.tensors import map_safetensors
 from pipeline.engine.sparsify.level import Level
 
 FILES = sorted(shipped.POLICIES.glob("*.json"))
@@ -68,7 +69,7 @@ def weights(folder, *, dtype=np.float32, changed=0.0):
     }
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors")
-    return weights_digest(folder)
+    return weights_digest(map_safetensors(folder / "model.safetensors"))
 
 
 def test_weights_are_told_by_their_values_in_either_dtype_and_not_by_what_is_computed(tmp_path):
@@ -82,20 +83,21 @@ def test_a_model_is_found_by_its_name_or_its_weights_and_any_other_is_not(tmp_pa
     monkeypatch.setattr(shipped, "POLICIES", tmp_path)
     (tmp_path / "some.json").write_text(json.dumps(replace(POLICY, weights=digest).as_dict()))
 
-    def found(name, folder):
-        return shipped.shipped_policy(
-            Snapshot(name=name, revision="r", folder=folder, config={}, generation={})
-        )
+    def found(name, tensors):
+        here = {"path": tmp_path, "tokeniser": tmp_path, "config": {}, "generation": {}}
+        return shipped.shipped_policy(Snapshot(name=name, revision="r", tensors=tensors, **here))
 
-    assert found("/models/mine", tmp_path / "weights").weights == digest
-    assert found("openai/whisper-some", tmp_path).weights == digest
+    tensors = map_safetensors(tmp_path / "weights" / "model.safetensors")
+    assert found("/models/mine", tensors).weights == digest
+    assert found("openai/whisper-some", {}).weights == digest
     assert shipped.shipped_policy(resolve("demo")) is None
 
 
+@pytest.mark.parametrize("kept_as", ["", "-ct2"])
 @pytest.mark.parametrize("name", ["whisper-base", "whisper-tiny.en"])
 @pytest.mark.skipif(
     "EARSHARD_WEIGHTS" not in os.environ, reason="EARSHARD_WEIGHTS names no folder of weights"
 )
-def test_the_real_weights_are_found_in_any_folder(name):
-    found = shipped.shipped_policy(resolve(Path(os.environ["EARSHARD_WEIGHTS"]) / name))
+def test_the_real_weights_are_found_in_any_folder_and_form(name, kept_as):
+    found = shipped.shipped_policy(resolve(Path(os.environ["EARSHARD_WEIGHTS"]) / f"{name}{kept_as}"))
     assert (found.model, found.start) == (f"openai/{name}", 3)

@@ -19,7 +19,8 @@ def num_weights():
     """The weights of the bundled model, as torch counts them."""
     from safetensors import safe_open
 
-    from pipeline.engine.model.snapshot import DEMO_FOLDER, WEIGHTS
+    from pipeline.engine.model.hub import WEIGHTS
+    from pipeline.engine.model.snapshot import DEMO_FOLDER
 
     with safe_open(DEMO_FOLDER / WEIGHTS, framework="pt") as file:
         return sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118

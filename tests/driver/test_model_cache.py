@@ -10,7 +10,8 @@ import pytest
 from pipeline.driver import model_cache
 from pipeline.driver.model import find_model
 from pipeline.driver.model_cache import fetch_model
-from pipeline.engine.model.snapshot import DEMO_FOLDER, INDEX, ModelNotFound
+from pipeline.engine.model.hub import INDEX
+from pipeline.engine.model.snapshot import DEMO_FOLDER, ModelNotFound
 from pipeline.sources import locations
 from pipeline.sources.recording import InputError
 from tests.output.test_object_store import bucket  # noqa: F401 - a fixture

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.benchmark.peers.contender import CaseSetup, new_tokens
 from pipeline.engine.audio import NUM_FRAMES, SAMPLE_RATE
+from pipeline.engine.model.openai import openai_name
 from pipeline.engine.model.snapshot import resolve
 from pipeline.engine.model.weights import read_weights
 
@@ -149,39 +150,10 @@ class OpenAIWhisper:
         return [result.tokens for result in self._whisper.decode(self._model, mel, self._options)]
 
 
-# Parts of names in transformers and what openai-whisper calls them.
-OPENAI_NAMES = {
-    "model.": "",
-    "layers.": "blocks.",
-    "fc1": "mlp.0",
-    "fc2": "mlp.2",
-    "final_layer_norm": "mlp_ln",
-    "encoder_attn_layer_norm": "cross_attn_ln",
-    "self_attn_layer_norm": "attn_ln",
-    "encoder_attn": "cross_attn",
-    "self_attn": "attn",
-    "q_proj": "query",
-    "k_proj": "key",
-    "v_proj": "value",
-    "out_proj": "out",
-    "encoder.layer_norm": "encoder.ln_post",
-    "decoder.layer_norm": "decoder.ln",
-    "encoder.embed_positions.weight": "encoder.positional_embedding",
-    "decoder.embed_positions.weight": "decoder.positional_embedding",
-    "embed_tokens": "token_embedding",
-}
-
-
 def openai_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of a folder under openai-whisper's names."""
     return {
-        _openai_name(name): tensor
-        for name, tensor in read_weights(folder).items()
+        openai_name(name): tensor
+        for name, tensor in read_weights(resolve(folder)).items()
         if name != "proj_out.weight"  # the embedding again
     }
-
-
-def _openai_name(name: str) -> str:
-    for theirs, ours in OPENAI_NAMES.items():
-        name = name.replace(theirs, ours)
-    return name

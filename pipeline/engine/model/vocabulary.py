@@ -11,11 +11,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from pipeline.engine.audio import POSITION_S, WINDOW_S
-from pipeline.engine.model.snapshot import ModelNotFound, Snapshot
+from pipeline.engine.model.snapshot import NUM_TIMES, ModelNotFound, Snapshot
 from pipeline.engine.options import TASKS
 
-NUM_TIMES = round(WINDOW_S / POSITION_S) + 1
 LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 # `<|endoftext|>` follows GPT-2's 50256 tokens in English-only models; the text of the others is one longer.
 END_OF_ENGLISH = 50256
@@ -117,7 +115,7 @@ def read_vocabulary(snapshot: Snapshot) -> Vocabulary:
         value = config.get(key)
         value = tokenizer.token_to_id(token) if value is None else value
         if value is None:
-            raise ModelNotFound(f"{snapshot.folder} names no {token} in generation config or tokeniser")
+            raise ModelNotFound(f"{snapshot.tokeniser} names no {token} in generation config or tokeniser")
         return value[0] if isinstance(value, list) else value
 
     end, size = special("eos_token_id", "<|endoftext|>"), snapshot.config["vocab_size"]
@@ -155,11 +153,11 @@ def _ids(tokens: list[int] | None, size: int) -> tuple[int, ...]:
 
 
 def _read_tokenizer(snapshot: Snapshot) -> Tokenizer:
-    path = snapshot.folder / "tokenizer.json"
+    path = snapshot.tokeniser / "tokenizer.json"
     if path.is_file():
         return Tokenizer.from_file(str(path))
-    if (snapshot.folder / "vocab.json").is_file():  # models saved before tokenizer.json was customary
+    if (snapshot.tokeniser / "vocab.json").is_file():  # models saved before tokenizer.json was customary
         from transformers import WhisperTokenizer
 
-        return WhisperTokenizer.from_pretrained(snapshot.folder).backend_tokenizer
-    raise ModelNotFound(f"{snapshot.folder} has neither tokenizer.json nor vocab.json")
+        return WhisperTokenizer.from_pretrained(snapshot.tokeniser).backend_tokenizer
+    raise ModelNotFound(f"{snapshot.tokeniser} has neither tokenizer.json nor vocab.json")

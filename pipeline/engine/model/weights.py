@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.engine.model import int8
-from pipeline.engine.model.snapshot import weight_files
+from pipeline.engine.model.snapshot import Snapshot
 from pipeline.engine.options import DTYPES
 
 # What tensors are stored and added up in; int8 is the linear maps' type alone.
@@ -17,13 +14,9 @@ TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": to
 assert set(TORCH_DTYPES) == set(DTYPES)
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of the model by its name, in the type it is stored in, on the CPU."""
-    weights: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        with safe_open(path, framework="pt") as file:
-            weights.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - no mapping
-    return weights
+def read_weights(snapshot: Snapshot) -> dict[str, Tensor]:
+    """Every tensor of the model by its name: float32, on the CPU."""
+    return {name: torch.from_numpy(tensor.float32()) for name, tensor in snapshot.tensors.items()}
 
 
 def pick_device(device: str) -> torch.device:

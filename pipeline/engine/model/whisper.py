@@ -41,8 +41,7 @@ class Model:
 def load_model(snapshot: Snapshot, *, device: torch.device, dtype: str) -> Model:
     """Reads weights and ids. Raises ModelNotFound where the tokeniser lacks an id that decoding needs."""
     # Scales are folded into weights in float32, so the cast to a smaller type comes after.
-    weights = {name: tensor.float() for name, tensor in read_weights(snapshot.folder).items()}
-    return build_model(snapshot, weights, device=device, dtype=dtype)
+    return build_model(snapshot, read_weights(snapshot), device=device, dtype=dtype)
 
 
 def build_model(snapshot: Snapshot, weights: Weights, *, device: torch.device, dtype: str) -> Model:

@@ -45,7 +45,7 @@ def with_heads_of_a_teacher(folder: Path) -> None:
 
 
 def in_shards(folder: Path) -> None:
-    weights = read_weights(folder)
+    weights = read_weights(resolve(folder))
     names = sorted(weights)
     parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
     (folder / "model.safetensors").unlink()
@@ -56,7 +56,7 @@ def in_shards(folder: Path) -> None:
 
 
 def in_float16(folder: Path) -> None:
-    weights = {name: tensor.half() for name, tensor in read_weights(folder).items()}
+    weights = {name: tensor.half() for name, tensor in read_weights(resolve(folder)).items()}
     save_file(weights, folder / "model.safetensors")
 
 
@@ -66,7 +66,7 @@ def with_added_tokens(folder: Path) -> None:
     size = tokenizer.get_vocab_size()
     tokenizer.add_tokens([" Earshard", "zounds"])
     tokenizer.save(str(folder / "tokenizer.json"))
-    weights = read_weights(folder)
+    weights = read_weights(resolve(folder))
     embedding = weights["model.decoder.embed_tokens.weight"]
     rows = -(-(size + 2) // 8) * 8 - size
     weights["model.decoder.embed_tokens.weight"] = torch.cat([embedding, embedding[:rows]])
