@@ -35,6 +35,9 @@ MP4 = Container(name="mp4", by_soundfile=False, ffmpeg_format="mov")
 MATROSKA = Container(name="matroska", by_soundfile=False, ffmpeg_format="matroska")
 ASF = Container(name="asf", by_soundfile=False, ffmpeg_format="asf")
 AVI = Container(name="avi", by_soundfile=False, ffmpeg_format="avi")
+FLV = Container(name="flv", by_soundfile=False, ffmpeg_format="flv")
+TTA = Container(name="tta", by_soundfile=False, ffmpeg_format="tta")
+REAL = Container(name="rm", by_soundfile=False, ffmpeg_format="rm")
 OTHER = Container(name="other", by_soundfile=False, ffmpeg_format=None)
 
 # What FFmpeg may find by itself in a file that has no magic number of ours. Each reads the one file that it
@@ -60,6 +63,9 @@ MAGIC = (
     (0, b"Creative Voice File", Container(name="voc", by_soundfile=True, ffmpeg_format="voc")),
     (0, b"\x1aE\xdf\xa3", MATROSKA),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", ASF),
+    (0, b"FLV\x01", FLV),
+    (0, b"TTA1", TTA),
+    (0, b".RMF", REAL),
     (0, b"#!AMR", Container(name="amr", by_soundfile=False, ffmpeg_format="amr")),
     *((4, box, MP4) for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")),
 )

@@ -11,12 +11,13 @@ import struct
 from dataclasses import dataclass
 
 from pipeline.reading.blocks import read_at
-from pipeline.reading.containers import ASF, AVI, MATROSKA, MP4, OGG, Container, after_id3
+from pipeline.reading.containers import ASF, AVI, FLV, MATROSKA, MP4, OGG, REAL, TTA, Container, after_id3
 from pipeline.reading.sample_chunks import sample_bytes
 
 FLAC_HEADER = b"fLaC\0\0\0\x22"  # and the head of STREAMINFO, which comes first
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska
 FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # of ASF
+HEADER_BYTES = {FLV: 9, TTA: 6, REAL: 8}  # the same in files of one kind, and nowhere else in them
 SEARCH_BYTES = 1 << 20
 
 
@@ -30,6 +31,9 @@ def is_cut_short(file: io.BufferedIOBase, length: int, container: Container) -> 
     if container.plain_samples:
         found = sample_bytes(file, length)
         return found is not None and (found.stated_end or 0) > length
+    if container in HEADER_BYTES:
+        num_bytes = HEADER_BYTES[container]
+        return _holds(file, read_at(file, 0, num_bytes), num_bytes)
     ends = {MATROSKA: _matroska_end, MP4: _mp4_end, AVI: _avi_end, ASF: _asf_end}
     return container in ends and ends[container](file, length) > length
 

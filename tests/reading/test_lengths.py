@@ -170,9 +170,17 @@ def test_files_of_plain_samples_that_are_joined_are_all_read(decoder, tmp_path, 
     assert likeness(found.samples[0, -4 * RATE :], VOICE) > 0.99
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.wma", "wmav2"), ("a.avi", "pcm_s16le")])
-def test_a_second_file_that_nobody_reads_is_flagged(decoder, tmp_path, name, codec):
-    path = encode(tmp_path / name, VOICE, codec, **({"bit_rate": 32_000} if codec == "wmav2" else {}))
+SINGLE = [
+    *(("a.m4a", "aac", RATE), ("a.wma", "wmav2", RATE), ("a.avi", "pcm_s16le", RATE)),
+    *(("a.flv", "libmp3lame", 44_100), ("a.tta", "tta", RATE), ("a.rm", "real_144", 8000)),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "rate"), SINGLE)
+def test_a_second_file_that_nobody_reads_is_flagged(decoder, tmp_path, name, codec, rate):
+    how = {"bit_rate": 32_000} if codec == "wmav2" else {}
+    path = encode(tmp_path / name, vowels(4, rate=rate), codec, rate, **how)
+    assert not decode(decoder, path).partial
     path.write_bytes(2 * path.read_bytes())
     found = decode(decoder, path)
     assert found.partial or found.duration_s > 7.5
