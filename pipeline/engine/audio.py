@@ -10,6 +10,7 @@ WINDOW_SAMPLES = 480_000
 NUM_FRAMES = 3000  # of 10 ms, in a window
 POSITION_S = 0.02  # one encoder position, and one step of the timestamp tokens
 POSITION_SAMPLES = 320
+SILENT_DB = -86.0  # of full scale: between one and two steps of 16 bits; what is never louder holds no speech
 LOUDNESS_STEP = 160  # samples: loudness is looked at in steps of 10 ms
 LOUDNESS_STEPS = 20  # a quiet place is 200 ms long
 LOUD_QUANTILE = 0.95  # not the peak, which a click would set

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
-from itertools import takewhile
+from itertools import chain, takewhile
 from types import TracebackType
 from typing import Any
 
@@ -19,7 +19,7 @@ from pipeline.reading.channels import Channels, take
 from pipeline.reading.decoder import AudioDecoder
 from pipeline.reading.shard_audio import DecodedRow, DecodedShard, SampleBuffer
 from pipeline.reading.streams import PROBE_S, Streams, TakenStream
-from pipeline.reading.windows import Window, cut_windows, even_windows, find_cut
+from pipeline.reading.windows import Window, audible_windows, cut_windows, even_windows, find_cut
 from pipeline.sources.opening import OpenRecording, open_row
 from pipeline.sources.recording import RecordingError
 
@@ -275,7 +275,11 @@ class ShardReader:
         """The windows of each channel of some stretches, one after the other."""
         channels = [samples for audio in stretches for samples in audio.samples]
         if not self.options.voice_activity:
-            return [even_windows(len(samples) / SAMPLE_RATE) for samples in channels]
+            gains_db = chain(*(audio.gains_db or (0.0,) * len(audio.samples) for audio in stretches))
+            return [
+                audible_windows(even_windows(len(samples) / SAMPLE_RATE), samples, gain_db=gain_db)
+                for samples, gain_db in zip(channels, gains_db, strict=True)
+            ]
         spans = self._decoder.speech_spans(stretches)
         return [cut_windows(speech, samples) for speech, samples in zip(spans, channels, strict=True)]
 

@@ -13,7 +13,7 @@ from itertools import chain, pairwise
 
 import numpy as np
 
-from pipeline.engine.audio import SAMPLE_RATE, WINDOW_S, quiet_middle_s, quietest_s
+from pipeline.engine.audio import POSITION_SAMPLES, SAMPLE_RATE, SILENT_DB, WINDOW_S, quiet_middle_s, quietest_s
 
 MAX_WINDOW_S = WINDOW_S
 LONG_ENOUGH_S = 15.0  # a window longer than this ends at a gap longer than MAX_GAP_S
@@ -94,6 +94,24 @@ def even_windows(duration_s: float) -> list[Window]:
     num = int(np.ceil(duration_s / MAX_WINDOW_S))
     edges = [min(i * MAX_WINDOW_S, duration_s) for i in range(num + 1)]
     return [Window(start_s=start, end_s=end, speech=((start, end),)) for start, end in pairwise(edges)]
+
+
+def audible_windows(windows: Sequence[Window], samples: np.ndarray, *, gain_db: float) -> list[Window]:
+    """The windows that were above absolute silence somewhere before they were made louder.
+
+    samples: int16 at 16 kHz, [time]. gain_db: by how much they were.
+    """
+    silent = (32768 * 10 ** ((SILENT_DB + max(gain_db, 0.0)) / 20)) ** 2
+    whole = np.pad(samples, (0, -len(samples) % POSITION_SAMPLES)).reshape(-1, POSITION_SAMPLES)
+    power = np.einsum("ij,ij->i", whole, whole, dtype=np.float64) / POSITION_SAMPLES
+    per_s = SAMPLE_RATE / POSITION_SAMPLES
+
+    def is_audible(window: Window) -> bool:
+        first, end = math.floor(window.start_s * per_s), math.ceil(window.end_s * per_s)
+        return bool((power[first:end] > silent).any())
+
+    return [window for window in windows if is_audible(window)]
+
 
 
 def find_cut(minute: np.ndarray) -> float:

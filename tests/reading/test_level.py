@@ -53,6 +53,17 @@ def test_silence_stays_silence(decoder, tmp_path, samples):
     assert np.abs(found.samples).max() <= 1
 
 
+@pytest.mark.parametrize(("decibels", "num_windows"), [(90, 0), (60, 1)])
+def test_without_voice_activity_noise_below_absolute_silence_is_not_a_window_though_it_was_made_louder(
+    tmp_path, decibels, num_windows
+):
+    noise = np.random.default_rng(0).standard_normal(4 * RATE).clip(-3, 3)
+    write(tmp_path / "a.wav", quieter(decibels, noise), subtype="PCM_24")
+    row, windows = content(read(plan_of(tmp_path)))
+    assert row["recordings"][0]["gain_db"] > 30
+    assert len(windows) == num_windows
+
+
 @pytest.mark.parametrize("peak", [2.0, 4.0, 20.0, 32768.0])
 def test_floats_beyond_full_scale_are_scaled_and_not_clipped(decoder, tmp_path, peak):
     voice = VOICE / np.abs(VOICE).max()

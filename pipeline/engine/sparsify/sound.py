@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.engine.audio import POSITION_SAMPLES
+from pipeline.engine.audio import POSITION_SAMPLES, SILENT_DB
 
 LOUD_QUANTILE = 0.95  # not the peak, which a click would set
 QUIET_QUANTILE = 0.10
 RANGE_DB = 35.0  # speech reaches about this far below its loud parts
 MIN_RANGE_DB = 20.0  # what is less than this below the loud parts always sounds
 ABOVE_QUIET_DB = 6.0
-SILENT_DB = -86.0  # of full scale: between one and two steps of 16 bits; what is never louder holds no speech
 SHORTEST_SAMPLES = 1600  # 0.1 s: no word is shorter
 REACH = 5  # positions (0.1 s): silences up to twice this inside speech sound, and so do its edges
 
