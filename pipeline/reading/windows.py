@@ -13,7 +13,14 @@ from itertools import chain, pairwise
 
 import numpy as np
 
-from pipeline.engine.audio import POSITION_SAMPLES, SAMPLE_RATE, SILENT_DB, WINDOW_S, quiet_middle_s, quietest_s
+from pipeline.engine.audio import (
+    POSITION_SAMPLES,
+    SAMPLE_RATE,
+    SILENT_DB,
+    WINDOW_S,
+    quiet_middle_s,
+    quietest_s,
+)
 
 MAX_WINDOW_S = WINDOW_S
 LONG_ENOUGH_S = 15.0  # a window longer than this ends at a gap longer than MAX_GAP_S
@@ -111,7 +118,6 @@ def audible_windows(windows: Sequence[Window], samples: np.ndarray, *, gain_db: 
         return bool((power[first:end] > silent).any())
 
     return [window for window in windows if is_audible(window)]
-
 
 
 def find_cut(minute: np.ndarray) -> float:
