@@ -17,7 +17,8 @@ from pipeline.sources.recording import InputError, Recording, media_rate
 BATCH_ROWS = 65_536
 MIN_PART_S = 120  # two cuts, each within 30 s of its nominal place, never cross
 MIN_ESTIMATE_S = 1.0  # every file costs something: a shard of an hour holds at most 3,600
-LATER_COLUMNS = ("language", "prompt")  # a plan with nothing in them has the hash that it had before them
+# A plan with nothing in these has the hash that it had before them.
+LATER_COLUMNS = ("language", "prompt", "language_guess")
 OVERFLOW_FACTOR = 4.0  # what ran over was underestimated at least twice
 
 
@@ -75,6 +76,7 @@ def _with_shards(
         "offset_s": pa.array(offsets),
         "duration_s": pa.array(np.full(len(part), float(part_s)), mask=last),
         "shard_id": pa.array(_fill(load, shard_hours * 3600)),
+        "language_guess": pa.nulls(len(part), pa.string()),
     }
     arrays = [columns[name] if name in columns else rows.column(name) for name in PLAN.names]
     return pa.table(arrays, schema=PLAN)

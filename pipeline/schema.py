@@ -31,6 +31,7 @@ PLAN = pa.schema(
         pa.field("reference", pa.string()),
         pa.field("language", pa.string()),  # what a manifest says; null: the job's --language
         pa.field("prompt", pa.string()),  # what a manifest says; null: the job's --initial-prompt
+        pa.field("language_guess", pa.string()),  # what the parts before it were sure to be in
     ]
 )
 
@@ -59,8 +60,7 @@ READ_RECORDING = pa.struct(
         _required("scorable", pa.bool_()),  # false: one part or channel of several, scored after joining
         pa.field("decoded_by", pa.string()),  # soundfile | pyav
         _required("partial", pa.bool_()),  # shorter than declared, damaged, or over the hours taken
-        pa.field("language", pa.string()),  # as in the plan
-        pa.field("prompt", pa.string()),
+        *(pa.field(name, pa.string()) for name in ("language", "prompt", "language_guess")),  # as in the plan
         pa.field("streams", pa.string()),  # which of several audio streams was taken, and why
         pa.field("channel_choice", pa.string()),  # which of several channels was taken, and why
         pa.field("gain_db", pa.float64()),  # by which it was made louder or softer; null: left as it is
@@ -215,8 +215,7 @@ METRICS = pa.schema(
         *(_required(name, pa.float64()) for name in ("audio_s", "speech_s", "wall_s", "device_s")),
         pa.field("rtf", pa.float64()),  # device_s / audio_s; null without audio
         pa.field("rtfx", pa.float64()),
-        _required("kept_positions", pa.int64()),
-        _required("total_positions", pa.int64()),
+        *(_required(name, pa.int64()) for name in ("kept_positions", "total_positions")),
         *(pa.field(name, pa.float64()) for name in ("sparsity_mean", "sparsity_min", "sparsity_max")),
         pa.field("level", pa.int32()),  # of the adaptive policy; null at a fixed sparsity
         _required("num_fallback", pa.int64()),

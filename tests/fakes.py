@@ -53,7 +53,7 @@ def plan_row(recording_id="a.wav", shard_id=0, **changes):
     values = {
         "recording_id": recording_id, "uri": f"/in/{recording_id}", "member": None, "part": 0,
         "offset_s": 0.0, "duration_s": None, "shard_id": shard_id, "bytes": 1, "identity": "1",
-        "reference": None, "language": None, "prompt": None,
+        "reference": None, "language": None, "prompt": None, "language_guess": None,
     }  # fmt: skip
     return values | changes
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.adaptive.shadow import Shadow, ShardLevel, cast_shadow
-from pipeline.longform.languages import speech_by_language
+from pipeline.longform.languages import SURE, speech_by_language
 from pipeline.longform.placed import PlacedResult, PlacedWindow, placed_windows, text_of
 from pipeline.longform.transcribe import Transcriber, transcribe_windows
 from pipeline.metrics import cost
@@ -71,10 +71,24 @@ def transcribe_shard(
                 "transcripts": transcripts,
                 "scorable": [recording["scorable"] for recording in recordings],
                 "measures": measures,
-                "overflow": row["overflow"].as_py(),
+                "overflow": _with_guesses(row["overflow"].as_py(), transcripts),
             }
         ],
     )
+
+
+def _with_guesses(
+    overflow: list[dict[str, Any]], transcripts: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows of the plan for what follows, told the language of the part before where that was sure of it."""
+    sure = {
+        one["recording_id"]: one["language"]
+        for one in transcripts
+        if (one["language_probability"] or 0.0) >= SURE
+    }
+    return [
+        row | {"language_guess": sure.get(row["recording_id"], row["language_guess"])} for row in overflow
+    ]
 
 
 def _transcript(

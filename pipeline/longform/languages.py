@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from pipeline.longform.placed import PlacedResult, PlacedWindow
 
 NUM_ASKED = 3  # windows that a recording's language is read from
 SURE = 0.5  # the probability from which a window's language is believed
+UNSURE = 1e-6  # what a second of speech counts that is not
+GUESS = 1e-3  # what the parts before count: more than all that is unsure
 
 
 def most_spoken(windows: Iterable[PlacedWindow]) -> list[PlacedWindow]:
@@ -19,14 +22,19 @@ def most_spoken(windows: Iterable[PlacedWindow]) -> list[PlacedWindow]:
     return [w for all_ in own.values() for w in sorted(all_, key=lambda w: -w.speech_s)[:NUM_ASKED]]
 
 
-def languages_of(results: Iterable[PlacedResult]) -> dict[int, str | None]:
+def languages_of(
+    results: Iterable[PlacedResult], recordings: Sequence[Mapping[str, Any]]
+) -> dict[int, str | None]:
     """The language of each recording: that of most speech, in windows that are sure of theirs.
 
-    A window that is unsure decides nothing, unless all are.
+    A window that is unsure decides nothing, unless all are and nothing is known of the parts before.
     """
     votes: defaultdict[int, defaultdict[str | None, float]] = defaultdict(lambda: defaultdict(float))
     for done in results:
         votes[done.window.recording][done.result.language] += _weight(done)
+    for recording, own in votes.items():
+        if guess := recordings[recording].get("language_guess"):
+            own[guess] += GUESS
     return {recording: max(own, key=own.__getitem__) for recording, own in votes.items()}
 
 
@@ -34,7 +42,7 @@ def _weight(done: PlacedResult) -> float:
     probability = done.result.language_probability
     if probability is None:  # the model knows one language
         return 1.0
-    return (1.0 if probability >= SURE else 1e-6) * probability * done.window.speech_s
+    return (1.0 if probability >= SURE else UNSURE) * probability * done.window.speech_s
 
 
 def speech_by_language(results: Iterable[PlacedResult]) -> dict[str, float]:

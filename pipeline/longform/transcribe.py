@@ -97,7 +97,7 @@ def _in_their_languages(
     """
     asked = most_spoken(windows)
     heard = ask(asked, [None] * len(asked))
-    known = languages_of(heard)
+    known = languages_of(heard, ask.recordings)
     results = ask.agreed(heard, known)
     chosen = {id(window) for window in asked}
     rest = [window for window in windows if id(window) not in chosen]

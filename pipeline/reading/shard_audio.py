@@ -161,6 +161,7 @@ def _recording(row: Mapping[str, Any], **values: Any) -> dict[str, Any]:
     """A `READ_RECORDING`; what is not given is what a failed row has."""
     return {
         **{name: row[name] for name in ("recording_id", "uri", "part", "reference", "language", "prompt")},
+        "language_guess": row["language_guess"],
         "channel": 0,
         "error_type": None,
         "error_message": None,

@@ -7,7 +7,7 @@ import pytest
 from pipeline.dataflow.transcription import transcribe_shard
 from pipeline.engine import Word
 from pipeline.schema import SHARD_RESULT
-from tests.fakes import FakeEngine, audio_table, read_recording, result
+from tests.fakes import FakeEngine, audio_table, plan_row, read_recording, result
 
 WHOLE = [(0, 10.0, 40.0, [(10.0, 40.0)])]
 
@@ -76,6 +76,17 @@ def test_a_row_has_the_language_of_its_recording_and_how_sure_it_was():
     row = run([read_recording()], WHOLE, engine, language="auto")["transcripts"][0]
     assert (row["language"], row["language_probability"]) == ("de", 0.9)
     assert row["languages"] == [{"language": "de", "speech_s": 30.0}]
+
+
+@pytest.mark.parametrize(
+    ("probability", "before", "guess"), [(0.9, None, "de"), (0.3, None, None), (0.3, "fr", "fr")]
+)
+def test_the_parts_to_come_are_told_the_language_that_a_part_is_sure_of(probability, before, guess):
+    engine = FakeEngine(answer=lambda *_: result(language="de", language_probability=probability))
+    overflow = [plan_row(part=1, language_guess=before), plan_row("b.wav", language_guess=None)]
+    table = transcribe_shard(audio_table([read_recording()], WHOLE, overflow=overflow), engine, language="auto")
+    (row,) = table.to_pylist()
+    assert [one["language_guess"] for one in row["overflow"]] == [guess, None]
 
 
 @pytest.mark.parametrize("language", ["auto", "en"])

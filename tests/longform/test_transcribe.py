@@ -161,6 +161,14 @@ def test_a_window_that_is_unsure_does_not_decide():
     assert engine.calls[-1][1] == ["en"]
 
 
+@pytest.mark.parametrize(("heard", "language"), [(("cy", 0.3), "en"), (("cy", 0.9), "cy")])
+def test_a_part_that_is_unsure_is_in_the_language_of_the_parts_before_it(heard, language):
+    engine = speaks(dict.fromkeys((0, 30, 60, 90), heard))
+    recordings = [read_recording() | {"part": 1, "language_guess": "en"}]
+    transcribe_windows(windows_at(0, 30, 60, 90), recordings, engine, "auto")
+    assert [languages for _, languages, _ in engine.calls if len(languages) == 1] == [[language]]
+
+
 def test_a_window_that_was_asked_and_differs_keeps_its_language_where_that_is_surer():
     engine = speaks({0: ("fr", 0.9), 30: ("en", 0.9), 60: ("en", 0.9)})
     found = transcribe(windows_at(0, 30, 60), engine, "auto")
