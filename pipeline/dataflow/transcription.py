@@ -77,9 +77,7 @@ def transcribe_shard(
     )
 
 
-def _with_guesses(
-    overflow: list[dict[str, Any]], transcripts: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _with_guesses(overflow: list[dict[str, Any]], transcripts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of the plan for what follows, told the language of the part before where that was sure of it."""
     sure = {
         one["recording_id"]: one["language"]

@@ -84,8 +84,8 @@ def test_a_row_has_the_language_of_its_recording_and_how_sure_it_was():
 def test_the_parts_to_come_are_told_the_language_that_a_part_is_sure_of(probability, before, guess):
     engine = FakeEngine(answer=lambda *_: result(language="de", language_probability=probability))
     overflow = [plan_row(part=1, language_guess=before), plan_row("b.wav", language_guess=None)]
-    table = transcribe_shard(audio_table([read_recording()], WHOLE, overflow=overflow), engine, language="auto")
-    (row,) = table.to_pylist()
+    shard = audio_table([read_recording()], WHOLE, overflow=overflow)
+    (row,) = transcribe_shard(shard, engine, language="auto").to_pylist()
     assert [one["language_guess"] for one in row["overflow"]] == [guess, None]
 
 
