@@ -8,10 +8,12 @@ from itertools import islice
 
 import pyarrow as pa
 
+from pipeline.adaptive.shadow import ShardLevel
 from pipeline.config import JobOptions, JobRequest, RunOptions
 from pipeline.dataflow.transcription import transcribe_shard
 from pipeline.dataflow.workers import local_workers
-from pipeline.driver.model import load_engine, resolve_options
+from pipeline.driver.model import find_model, load_engine, resolve_options
+from pipeline.driver.policy import shipped_within
 from pipeline.errors import UserError
 from pipeline.longform.transcribe import Transcriber
 from pipeline.metrics.cost import SECONDS_PER_HOUR, cost_usd
@@ -99,20 +101,37 @@ def rate_here(audio: Iterable[pa.Table], request: JobRequest, run: RunOptions, *
     """
     options = resolve_options(request, run)
     engine = load_engine(options, run, local_workers(run))
-    return timed_rate(audio, engine, options, run, most_s=most_s)
+    return timed_rate(audio, engine, options, run, most_s=most_s, sparsity=first_level(request, options))
+
+
+def first_level(request: JobRequest, options: JobOptions) -> ShardLevel | None:
+    """How sparse the job begins: dense where it would calibrate first; None at a fixed sparsity."""
+    if options.wer_budget is None:
+        return None
+    snapshot = find_model(options.model, options.model_revision)
+    found = request.policy or shipped_within(snapshot, options.wer_budget)
+    rung = 0 if found is None else found.start
+    level = None if found is None or not rung else found.levels[rung - 1]
+    return ShardLevel(rung=rung, level=level, share=0.0, salt="")
 
 
 def timed_rate(
-    audio: Iterable[pa.Table], engine: Transcriber, options: JobOptions, run: RunOptions, *, most_s: float
+    audio: Iterable[pa.Table],
+    engine: Transcriber,
+    options: JobOptions,
+    run: RunOptions,
+    *,
+    most_s: float,
+    sparsity: ShardLevel | None = None,
 ) -> Rate:
     """What some of the sample takes on this machine, up to `most_s` seconds of its audio.
 
-    Raises `NoRate` where none of it holds speech.
+    sparsity: as `transcribe_shard` takes it. Raises `NoRate` where none of it holds speech.
     """
     device_s = speech_s = audio_s = 0.0
     num_bytes = num_windows = 0
     for table in audio:
-        result = transcribe_shard(table, engine, language=options.language)
+        result = transcribe_shard(table, engine, language=options.language, sparsity=sparsity)
         measures = result.column("measures")[0].as_py()
         rows = result.column("transcripts")[0].as_py()
         device_s += measures["device_s"]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from pipeline.adaptive.policy_file import PolicyFile
 from pipeline.config import JobOptions, JobRequest, RunOptions
 from pipeline.driver.estimate import estimate_job, survey_inputs, wall_hours
-from pipeline.driver.rate import NoRate, Rate, rate_of_output, timed_rate, told_rate
+from pipeline.driver.rate import NoRate, Rate, first_level, rate_of_output, timed_rate, told_rate
+from pipeline.engine.sparsify.level import Level
 from tests.fakes import FakeEngine, result
 from tests.reading.made_audio import vowels, write
 
@@ -82,6 +85,17 @@ def test_a_rate_that_is_timed_here_counts_speech(inputs):
     assert outcome.device_hours == pytest.approx(expected, rel=0.01)
     assert outcome.cost_usd is None
     assert outcome.disk_bytes > 1000
+
+
+@pytest.mark.parametrize(("start", "sparsity"), [(0, 0.0), (1, 0.5)])
+def test_an_adaptive_job_is_timed_at_the_level_that_it_begins_with(start, sparsity):
+    levels = (Level(sparsity=0.5, selector="stride"), Level(sparsity=0.75, selector="stride"))
+    policy = PolicyFile(model="demo", model_revision="r", levels=levels, start=start)
+    asked = JobRequest(inputs=(), output="", model="demo", policy=policy)
+    found = first_level(asked, replace(OPTIONS, model="demo", wer_budget=0.01))
+    assert (found.rung, 0.0 if found.level is None else found.level.sparsity) == (start, sparsity)
+    fixed = replace(OPTIONS, model="demo", sparsity=0.5, wer_budget=None)
+    assert first_level(replace(asked, policy=None), fixed) is None
 
 
 def test_silence_gives_no_rate_but_says_what_to_give(tmp_path):
