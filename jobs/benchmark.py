@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobs import cli
+
+if TYPE_CHECKING:
+    from pipeline.results.page import Table
 
 CASES = ("tiny-b4", "tiny-b8", "small-b1")
 
@@ -24,10 +28,13 @@ CASES = ("tiny-b4", "tiny-b8", "small-b1")
 @click.option("--accuracy", "manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Measure word error rates instead, over JSON lines with audio_filepath, text, lang, "
               "duration.")  # fmt: skip
+@click.option("--no-speech", "noises", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Measure how often text is invented instead, over JSON lines of recordings in which "
+              "nobody speaks (lang zxx) and sounds made here.")  # fmt: skip
 @click.option("--model", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="The folder of the model of --accuracy.")  # fmt: skip
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default="accuracy",
-              show_default=True, help="Folder of --accuracy; the same again resumes.")  # fmt: skip
+              help="The folder of the model of --accuracy or --no-speech.")  # fmt: skip
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder of --accuracy or --no-speech, and named so; the same again resumes.")  # fmt: skip
 @click.option("--ask-languages", is_flag=True,
               help="Of --accuracy: every program finds the languages itself.")  # fmt: skip
 @click.option("--cases", default=",".join(CASES), show_default=True, help="Which of the CPU suite.")
@@ -55,6 +62,8 @@ def benchmark(**given: Any) -> tuple[dict[str, Any], int]:
         return {"suite": "plane", **_plane(given)}, cli.OK
     if given["manifest"]:
         return {"suite": "accuracy", **_accuracy(given)}, cli.OK
+    if given["noises"]:
+        return {"suite": "no-speech", **_no_speech(given)}, cli.OK
     import torch
 
     torch.set_num_threads(given["threads"])
@@ -68,12 +77,16 @@ ONLY_PLANE = ("hours", "loads", "device_rtfx")
 ONLY_ENGINE = ("peers", "cases", "contenders", "features", "threads")
 ONLY_SUITES = ("models", "budget_s", "json_file")
 ONLY_ACCURACY = ("model", "output", "ask_languages")
+NOT_ACCURACY = (
+    "cases", "features", "threads", "num_rounds", "num_tokens", "batches", *ONLY_PLANE, *ONLY_SUITES
+)  # fmt: skip
 NOT_CHECK = ("cases", "num_rounds", "num_tokens", "features")
 
 
 def _refuse_idle_options(given: dict[str, Any]) -> None:
     """Raise `WrongUse` for an option that would do nothing."""
     modes = [name for name in ("plane", "check") if given[name]] + ["accuracy"] * bool(given["manifest"])
+    modes += ["no-speech"] * bool(given["noises"])
     modes += [f"suite {given['suite']}"] if given["suite"] != "cpu" else []
     if len(modes) > 1:
         raise cli.WrongUse(f"--{modes[0]} and --{modes[1]} exclude each other")
@@ -84,11 +97,10 @@ def _refuse_idle_options(given: dict[str, Any]) -> None:
         "suite gpu": (*ONLY_ENGINE, "num_rounds", "num_tokens", *ONLY_PLANE, "batches"),
         "suite mlperf": ("peers", "cases", "contenders", "features", "num_rounds", "num_tokens", *ONLY_PLANE),
         "suite cpu": (*ONLY_PLANE, *ONLY_SUITES, "batches"),
-        "accuracy": (
-            "cases", "features", "threads", "num_rounds", "num_tokens", "batches", *ONLY_PLANE, *ONLY_SUITES
-        ),
-    }[mode]  # fmt: skip
-    idle += () if mode == "accuracy" else ONLY_ACCURACY
+        "accuracy": NOT_ACCURACY,
+        "no-speech": (*NOT_ACCURACY, "ask_languages"),
+    }[mode]
+    idle += () if mode in {"accuracy", "no-speech"} else ONLY_ACCURACY
     context = click.get_current_context()
     for name in idle:
         source = context.get_parameter_source(name)
@@ -146,30 +158,52 @@ def _print_beside_published(found: dict[str, Any]) -> None:
 
 
 def _accuracy(given: dict[str, Any]) -> dict[str, Any]:
-    from rich.table import Table
-
     from pipeline.benchmark.accuracy.corpus import read_corpus
-    from pipeline.benchmark.accuracy.programs import OURS, PROGRAMS
+    from pipeline.benchmark.accuracy.programs import COMPARED, OURS
     from pipeline.benchmark.accuracy.report import compare, tables
     from pipeline.benchmark.accuracy.runs import Request
 
-    if given["model"] is None:
-        raise cli.WrongUse("--accuracy: needs --model and a folder")
     request = Request(
         manifest=given["manifest"],
         recordings=read_corpus(given["manifest"]),
-        model=given["model"],
-        output=given["output"],
+        model=_model("--accuracy", given),
+        output=given["output"] or Path("accuracy"),
         asks_language=given["ask_languages"],
     )
-    known = list(PROGRAMS) if given["peers"] else [OURS]
+    known = list(COMPARED) if given["peers"] else [OURS]
     outcome = compare(request, _wanted("--contenders", given["contenders"], known))
-    for table in tables(outcome):
-        shown = Table(*table.header, title=table.title)
-        for row in table.rows:
+    _print(tables(outcome))
+    return outcome
+
+
+def _no_speech(given: dict[str, Any]) -> dict[str, Any]:
+    from pipeline.benchmark.accuracy.programs import COMPARED, OURS
+    from pipeline.benchmark.no_speech.report import count_invented, settings, tables
+
+    model = _model("--no-speech", given)
+    others = [name for name in COMPARED if name != OURS] if given["peers"] else []
+    known = [*settings(model), *others]
+    wanted = _wanted("--contenders", given["contenders"], known)
+    outcome = count_invented(given["noises"], model, given["output"] or Path("no-speech"), wanted)
+    _print(tables(outcome))
+    return outcome
+
+
+def _model(mode: str, given: dict[str, Any]) -> Path:
+    if given["model"] is None:
+        raise cli.WrongUse(f"{mode}: needs --model and a folder")
+    folder: Path = given["model"]
+    return folder
+
+
+def _print(tables: Iterable[Table]) -> None:
+    from rich import table
+
+    for one in tables:
+        shown = table.Table(*one.header, title=one.title)
+        for row in one.rows:
             shown.add_row(*row)
         cli.console(160).print(shown)
-    return outcome
 
 
 def _check(given: dict[str, Any]) -> dict[str, Any]:

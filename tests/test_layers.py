@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "driver": DRIVER,
     "driver.model": f"{DRIVER} driver engine",
     "search": SEARCH,
-    "benchmark": "errors schema engine sources reading metrics config dataflow results driver demo",
+    "benchmark": "errors schema engine sources reading adaptive metrics config dataflow results driver demo",
     "jobs": f"{ADAPTIVE} sources reading adaptive config driver results search benchmark demo",
 }
 # Under `if TYPE_CHECKING:` alone: for the names of types.

@@ -18,12 +18,12 @@ from pipeline.engine.model.whisper import Model, load_model
 from pipeline.engine.options import EngineOptions, check_fits
 from pipeline.engine.profile import profile
 from pipeline.engine.results import WindowResult
+from pipeline.engine.scheduling.listening import Listening
 from pipeline.engine.scheduling.passes import Passes
 from pipeline.engine.scheduling.work import Pass, Work
 from pipeline.engine.sparsify.level import Level
 from pipeline.engine.sparsify.sound import is_audible, sounding_samples
 from pipeline.engine.timing.alignment import Aligner, Spoken, TokenTimes
-from pipeline.engine.timing.repetition import is_said_again
 from pipeline.engine.transcript import window_result
 
 CPU_BATCH = 8  # past it a CPU gains nothing
@@ -50,6 +50,7 @@ class Engine:
         )
         needs_times = options.word_timestamps or options.timestamps == "alignment"
         self._aligner = Aligner(model, snapshot) if needs_times else None
+        self._listening = Listening(model, self._aligner, self._passes)
         self.model_name, self.revision = snapshot.name, snapshot.revision
         self.device = _device_name(model.device)
         self.dtype = model.dtype
@@ -159,9 +160,6 @@ class Engine:
                 work.retry_device_s += work.device_s - device_s
             return done
 
-        def is_borne_out(index: int, decoding: Decoding) -> bool:
-            return self._is_said_again(works[index], decoding)
-
         echoes = {n for n, one in enumerate(first) if echoes_prompt(one, self._model.vocabulary)}
         total = self._model.shape.source_positions
         sounding = [sounding_samples(work.samples) for work in works]
@@ -173,19 +171,8 @@ class Engine:
             sounding=sounding,
             floors=[None if level is None else level.min_logprob for _, level in windows],
             asks_languages=are_guesses and self.is_multilingual,
-            is_borne_out=is_borne_out,
+            sounds=self._listening.to(works),
         )
-
-    def _is_said_again(self, work: Work, decoding: Decoding) -> bool:
-        """Whether the sound repeats what the text of a window repeats."""
-        aligner, is_text = self._aligner, self._model.vocabulary.is_text
-        if aligner is None or decoding.hidden is None:
-            return False
-        spoken = Spoken.of(decoding, tuple(filter(is_text, decoding.tokens)), len(work.samples))
-        found: list[TokenTimes] = []
-        self._passes.run_errand([work], lambda: found.extend(aligner.align([spoken])))
-        mel = self._model.features([work.samples])[0]
-        return is_said_again(spoken.tokens, found[0].starts_s, mel.cpu().numpy())
 
     def _times(
         self, works: Sequence[Work], settled: Sequence[quality_gates.Settled]

@@ -46,7 +46,8 @@ class WindowResult:
     kept_positions of total_positions encoder positions reached the decoder.
     fallback: None, or what the quality gates made of the window: `dense`, `unprompted` (its text was its
         prompt) or `language` (it was asked for its own), `temperature=0.4`, `loop_cut`, joined with "+" in
-        that order (`temperature=0`: every temperature failed and the greedy text won).
+        that order (`temperature=0`: every temperature failed and the greedy text won); or `unheard`: its
+        text was hardly less likely over silence, so it has none.
     spoken: when each word was said, seconds from the window's start; empty where nothing was aligned.
     temperature: of the decoding that was kept.
     device_s: this window's share of the seconds the device worked, retries included.

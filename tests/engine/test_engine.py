@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pipeline.engine import Engine, EngineOptions
-from pipeline.engine import engine as engine_module
 from pipeline.engine.decoding import quality_gates, slots
+from pipeline.engine.scheduling import listening
 from pipeline.engine.scheduling.work import Pass, Work
 from tests.engine.conftest import MINI, MINI_EN, make_speechlike
 
@@ -158,7 +158,7 @@ def test_the_time_of_the_alignment_is_not_that_of_a_retry(model_folder, monkeypa
 def test_the_time_of_listening_for_a_repetition_is_not_that_of_a_retry(model_folder, monkeypatch):
     verdict = quality_gates.Verdict(is_silent=False, passed=False, repeats=True)
     monkeypatch.setattr(quality_gates, "judge", lambda *_: verdict)
-    monkeypatch.setattr(engine_module, "is_said_again", lambda *_: True)
+    monkeypatch.setattr(listening, "is_said_again", lambda *_: True)
     engine = Engine.load(model_folder(MINI), options=EngineOptions(max_new_tokens=20))
     (result,) = engine.transcribe([make_speechlike(5.0, 1)])
     assert (result.fallback, result.retry_device_s) == (None, 0.0)

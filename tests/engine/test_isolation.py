@@ -18,7 +18,7 @@ from pipeline.engine import Engine, EngineOptions
 
 engine = Engine.load(sys.argv[1], options=EngineOptions(max_new_tokens=3))
 results = engine.transcribe([np.ones(16000, np.float32)], languages=["en"])
-print(len(results), results[0].num_tokens > 0, *(name for name in {BLOCKED!r} if sys.modules[name]))
+print(len(results), results[0].total_positions > 0, *(name for name in {BLOCKED!r} if sys.modules[name]))
 """
 
 

@@ -12,9 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.adaptive.job_policy import LADDER
+from pipeline.adaptive.shadow import ShardLevel
+from pipeline.adaptive.shipped import shipped_policy
 from pipeline.benchmark.accuracy.corpus import Spoken
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.languages import join_texts
+from pipeline.engine.model.snapshot import resolve
+from pipeline.engine.sparsify.level import Level
 from pipeline.schema import PLAN
 from pipeline.sources.locations import stat_identity
 from pipeline.sources.opening import open_row
@@ -44,22 +49,34 @@ Program = Callable[[Sequence[Spoken], str | None, Path], Iterator[Heard]]
 
 
 def ours(
-    recordings: Sequence[Spoken], language: str | None, model: Path, *, beam_size: int
+    recordings: Sequence[Spoken],
+    language: str | None,
+    model: Path,
+    *,
+    beam_size: int = 1,
+    rung: int = 0,
+    voice_activity: bool = True,
 ) -> Iterator[Heard]:
-    """The stages of a job without Ray: read a shard, transcribe it. Dense, float32."""
+    """The stages of a job without Ray: read a shard, transcribe it. Float32.
+
+    rung: a level of the policy that ships for the model, from 1 on; 0 is dense.
+    """
     from pipeline.dataflow.transcription import transcribe_shard
     from pipeline.engine import Engine, EngineOptions
     from pipeline.reading.shard_reader import ReadOptions, ShardReader
 
     options = EngineOptions(batch_size=BATCH_SIZE, beam_size=beam_size)
     engine = Engine.load(model, dtype="float32", options=options)
-    reading = ReadOptions(voice_activity=True, channels="mix", max_hours=24.0, shard_hours=1.0)
+    level = levels(model)[rung - 1] if rung else None
+    sparsity = ShardLevel(rung=rung, level=level, share=0.0, salt="") if rung else None
+    reading = ReadOptions(voice_activity=voice_activity, channels="mix", max_hours=24.0, shard_hours=1.0)
     code = language if engine.is_multilingual else "en"
     for number, some in enumerate(_shards(recordings)):
         with ShardReader(reading) as reader:
             shard = reader.read(number, 1, [_plan_row(one, number) for one in some])
         windows = shard.column("windows")[0].as_py()
-        result = transcribe_shard(shard, engine, language=code or "auto").to_pylist()[0]
+        done = transcribe_shard(shard, engine, language=code or "auto", sparsity=sparsity)
+        result = done.to_pylist()[0]
         for place, row in enumerate(result["transcripts"]):
             assert row["status"] == "ok", row["error_message"]
             own = [window for window in windows if window["recording"] == place]
@@ -70,6 +87,12 @@ def ours(
                 segments=[(s["start_s"], s["end_s"], s["text"]) for s in row["segments"]],
                 edges_s=[window["start_s"] for window in own[1:]],
             )
+
+
+def levels(model: Path) -> tuple[Level, ...]:
+    """The levels of the policy that ships for a model, mildest first; none for weights not measured."""
+    policy = shipped_policy(resolve(model))
+    return () if policy is None else policy.levels
 
 
 def _shards(recordings: Sequence[Spoken]) -> Iterator[list[Spoken]]:
@@ -173,11 +196,23 @@ def _converted(model: Path) -> Path:
 
 
 OURS = "earshard"
-PROGRAMS: dict[str, Program] = {
-    OURS: partial(ours, beam_size=1),
+
+
+def our_setting(rung: int, *, voice_activity: bool) -> str:
+    """The name of a setting of ours."""
+    return OURS + (f" level {rung}" if rung else "") + ("" if voice_activity else " voice activity off")
+
+
+COMPARED: dict[str, Program] = {
+    OURS: ours,
     f"{OURS} beam 5": partial(ours, beam_size=5),
     "faster-whisper": partial(faster_whisper, is_batched=False, beam_size=1),
     "faster-whisper batched": partial(faster_whisper, is_batched=True, beam_size=1),
     "faster-whisper beam 5": partial(faster_whisper, is_batched=False, beam_size=5),
     "transformers": transformers,
+}
+PROGRAMS: dict[str, Program] = COMPARED | {
+    our_setting(rung, voice_activity=heeds): partial(ours, rung=rung, voice_activity=heeds)
+    for rung in range(len(LADDER) + 1)
+    for heeds in (True, False)
 }

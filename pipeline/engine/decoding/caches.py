@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -143,6 +144,28 @@ class Step:
             return attend(q, keys, values)
         together = q.view(len(keys), self.caches.width, *q.shape[1:]).squeeze(3).transpose(1, 2)
         return attend(together, keys, values).transpose(1, 2).reshape(q.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeText:
+    """Whole texts at once, each token seeing those before it.
+
+    memory: keys and values of each layer, [rows, heads, positions, head_dim].
+    """
+
+    memory: Sequence[tuple[Tensor, ...]]
+
+    def attend_past(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # noqa: ARG002
+        return attend(q, k, v, causal=True)
+
+    def attend_memory(self, layer: int, q: Tensor) -> Tensor:
+        keys, values = self.memory[layer]
+        return attend(q, keys, values)
+
+
+def project_memory(decoder: Decoder, hidden: Tensor) -> list[tuple[Tensor, ...]]:
+    """Keys and values of each layer of encoder outputs [rows, positions, dim]."""
+    return [layer.project_memory(hidden) for layer in decoder.layers if isinstance(layer, DecoderLayer)]
 
 
 def _write_rows(cache: Tensor, rows: Tensor, new: Tensor) -> None:

@@ -3,14 +3,16 @@
 A window that fails is decoded again dense if it was sparse (its level may ask for surer text than the gates
 do), without its prompt if its text is that prompt, in its own language if it was given one that is a guess,
 then at rising temperatures until one passes; if none does, the best mean log-probability wins. A phrase said
-over and over stays where the sound bears it out; else it is a loop, and cut at its second round.
+over and over stays where the sound bears it out; else it is a loop, and cut at its second round. Text that
+the sound does not bear out at all (see `unheard`) is none, however sure of it the decoder is.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from torch import Tensor
 
@@ -19,6 +21,7 @@ from pipeline.engine.decoding.echoes import echoes_prompt, is_rushed
 from pipeline.engine.decoding.loops import cut_loops, find_loop
 from pipeline.engine.decoding.segments import split_spans
 from pipeline.engine.decoding.tasks import Decoding
+from pipeline.engine.decoding.unheard import is_suspect
 from pipeline.engine.model.vocabulary import Vocabulary
 
 # openai/whisper transcribe.py, the defaults of transcribe().
@@ -29,6 +32,7 @@ TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
 # Text that is said to stand in silence for at least so long was not heard: the decoder has lost its place and
 # has skipped or repeated speech. Shorter stretches may be timestamps that are a little off.
 MIN_SILENT_S = 1.0
+UNHEARD = "unheard"  # the mark of a window whose text the sound did not bear out
 
 
 def compression_ratio(text: str) -> float:
@@ -59,12 +63,13 @@ class Verdict:
     """What the gates say of one decoding.
 
     is_silent: the window holds no speech and its text is "". passed: nothing is wrong with it.
-    repeats: nothing but that a phrase is said over and over.
+    repeats: nothing but that a phrase is said over and over. is_unheard: the sound does not bear it out.
     """
 
     is_silent: bool
     passed: bool
     repeats: bool = False
+    is_unheard: bool = False
 
 
 def judge(
@@ -102,8 +107,18 @@ class Settled:
     fallback: str | None
 
 
-# Whether the sound of a window (by index) bears out that its text says a phrase over and over.
-BorneOut = Callable[[int, Decoding], bool]
+class Sounds(Protocol):
+    """What the sound of some windows, by index, says of their decodings."""
+
+    def repeats(self, index: int, decoding: Decoding) -> bool:
+        """Whether it says over and over what the text says over and over."""
+        ...
+
+    def bears_out(self, index: int, decoding: Decoding) -> bool:
+        """Whether it makes the text likelier than silence does."""
+        ...
+
+
 # Decodes some windows (by index) again, dense, each at a temperature.
 Retry = Callable[[Sequence[int], Sequence[float]], Sequence[Decoding]]
 
@@ -116,8 +131,8 @@ def settle(
     num_positions: int,
     sounding: Sequence[Tensor],
     floors: Sequence[float | None],
+    sounds: Sounds,
     asks_languages: bool = False,
-    is_borne_out: BorneOut = lambda _index, _decoding: False,
 ) -> list[Settled]:
     """Retries what fails, all failing windows together, and picks one decoding for each window.
 
@@ -126,34 +141,84 @@ def settle(
     floors: the mean log-probability that a window's first decoding must reach where it is sparse; None for
         that of all decodings.
     asks_languages: what fails is decoded again at temperature 0, dense, before the temperature rises.
-    is_borne_out: whether a phrase that is said over and over is so in the sound as well.
     """
-    tried = [[decoding] for decoding in first]
-    openings = [
-        _opening(decoding.num_positions < num_positions, echoes_prompt(decoding, vocabulary), asks_languages)
-        for decoding in first
-    ]
-    said_again: set[int] = set()
-    ladders = [((0.0,) if opening else ()) + TEMPERATURES for opening in openings]
-    failing = list(range(len(first)))
+    cases = []
+    for index, decoding in enumerate(first):
+        is_sparse, is_echo = decoding.num_positions < num_positions, echoes_prompt(decoding, vocabulary)
+        opening = _opening(is_sparse, is_echo, asks_languages)
+        floor = floors[index] if is_sparse else None
+        cases.append(_Case(index=index, sounding=sounding[index], floor=floor, opening=opening))
+        cases[-1].take(decoding, vocabulary, sounds, is_dense=not is_sparse)
+    while failing := [case for case in cases if not case.is_over]:
+        indices = [case.index for case in failing]
+        again = retry(indices, [case.next_temperature for case in failing])
+        for case, decoding in zip(failing, again, strict=True):
+            case.take(decoding, vocabulary, sounds, is_dense=True)
+    return [case.settled(vocabulary) for case in cases]
 
-    def passes(index: int) -> bool:
-        floor = _floor(tried[index], floors[index], num_positions)
-        verdict = judge(tried[index][-1], vocabulary, sounding[index], floor)
-        if verdict.repeats and is_borne_out(index, tried[index][-1]):
-            said_again.add(index)
-        return verdict.passed or index in said_again
 
-    while failing := [
-        index for index in failing if len(tried[index]) <= len(ladders[index]) and not passes(index)
-    ]:
-        temperatures = [ladders[index][len(tried[index]) - 1] for index in failing]
-        for index, decoding in zip(failing, retry(failing, temperatures), strict=True):
-            tried[index].append(decoding)
-    return [
-        _settle_one(decodings, vocabulary, where, opening, repeats=index in said_again)
-        for index, (decodings, where, opening) in enumerate(zip(tried, sounding, openings, strict=True))
-    ]
+@dataclass(kw_only=True)
+class _Case:
+    """The decodings of one window so far, and what was said of each.
+
+    opening: what is done again at temperature 0 before the temperature rises. floor: see `settle`.
+    """
+
+    index: int
+    sounding: Tensor
+    floor: float | None
+    opening: str | None
+    tried: list[tuple[Decoding, Verdict]] = field(default_factory=list)
+
+    @property
+    def next_temperature(self) -> float:
+        return self._ladder[len(self.tried) - 1]
+
+    @property
+    def is_over(self) -> bool:
+        return self.tried[-1][1].passed or len(self.tried) > len(self._ladder)
+
+    @property
+    def _ladder(self) -> tuple[float, ...]:
+        return (0.0, *TEMPERATURES) if self.opening else TEMPERATURES
+
+    def take(self, decoding: Decoding, vocabulary: Vocabulary, sounds: Sounds, *, is_dense: bool) -> None:
+        """Note a decoding with what the gates and the sound say of it.
+
+        Where the sound does not bear out what a dense pass takes for the likeliest, nothing else is tried.
+        """
+        floor = self.floor if self.floor is not None and not self.tried else MIN_AVG_LOGPROB
+        verdict = judge(decoding, vocabulary, self.sounding, max(floor, MIN_AVG_LOGPROB))
+        if verdict.repeats and sounds.repeats(self.index, decoding):
+            verdict = replace(verdict, passed=True)
+        elif self._is_doubted(decoding, verdict) and not sounds.bears_out(self.index, decoding):
+            is_final = is_dense and decoding.task.temperature == 0
+            verdict = Verdict(is_silent=is_final, passed=is_final, is_unheard=True)
+        self.tried.append((decoding, verdict))
+
+    def _is_doubted(self, decoding: Decoding, verdict: Verdict) -> bool:
+        is_sound = verdict.passed and not is_suspect(decoding, self.sounding)
+        return bool(decoding.tokens) and not verdict.is_silent and not is_sound
+
+    def settled(self, vocabulary: Vocabulary) -> Settled:
+        """The decoding that passed, else the likeliest of those that the sound bears out."""
+        kept, verdict = self.tried[-1]
+        if not verdict.passed:
+            choices = self.tried[1:] if self.opening else self.tried
+            kept, verdict = max(choices, key=lambda one: (not one[1].is_unheard, one[0].avg_logprob))
+        marks = [self.opening] if self.opening and len(self.tried) > 1 else []
+        if len(self.tried) > (2 if self.opening else 1):
+            marks.append(f"temperature={kept.task.temperature:g}")
+        if verdict.is_unheard:
+            marks.append(UNHEARD)
+        said_again = verdict.repeats and verdict.passed
+        tokens = kept.tokens if said_again else cut_loops(kept.tokens, vocabulary)
+        if len(tokens) < len(kept.tokens) and not verdict.is_unheard:
+            marks.append("loop_cut")
+        is_silent = verdict.is_silent or verdict.is_unheard
+        return Settled(
+            decoding=kept, tokens=tuple(tokens), is_silent=is_silent, fallback="+".join(marks) or None
+        )
 
 
 def _opening(is_sparse: bool, is_echo: bool, asks_languages: bool) -> str | None:
@@ -163,27 +228,3 @@ def _opening(is_sparse: bool, is_echo: bool, asks_languages: bool) -> str | None
     if is_echo:
         return "unprompted"
     return "language" if asks_languages else None
-
-
-def _floor(tried: Sequence[Decoding], floor: float | None, num_positions: int) -> float:
-    """The mean log-probability that the text of the last decoding must reach."""
-    is_first_sparse = len(tried) == 1 and tried[0].num_positions < num_positions
-    return max(floor, MIN_AVG_LOGPROB) if is_first_sparse and floor is not None else MIN_AVG_LOGPROB
-
-
-def _settle_one(
-    tried: list[Decoding], vocabulary: Vocabulary, sounding: Tensor, opening: str | None, *, repeats: bool
-) -> Settled:
-    """repeats: the last decoding says a phrase over and over, and so does the sound."""
-    kept, verdict = tried[-1], judge(tried[-1], vocabulary, sounding)
-    if not verdict.passed and not repeats:
-        kept = max(tried[1:] if opening else tried, key=lambda decoding: decoding.avg_logprob)
-    marks = [opening] if opening and len(tried) > 1 else []
-    if len(tried) > (2 if opening else 1):
-        marks.append(f"temperature={kept.task.temperature:g}")
-    tokens = kept.tokens if repeats else cut_loops(kept.tokens, vocabulary)
-    if len(tokens) < len(kept.tokens):
-        marks.append("loop_cut")
-    return Settled(
-        decoding=kept, tokens=tuple(tokens), is_silent=verdict.is_silent, fallback="+".join(marks) or None
-    )

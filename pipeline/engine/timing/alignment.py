@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.audio import POSITION_S, SAMPLE_RATE
+from pipeline.engine.decoding.caches import project_memory
 from pipeline.engine.decoding.segments import Span
 from pipeline.engine.decoding.tasks import Decoding
-from pipeline.engine.model.decoder import DecoderLayer
 from pipeline.engine.model.layers import attend
 from pipeline.engine.model.snapshot import Snapshot
 from pipeline.engine.model.whisper import Model
@@ -90,11 +90,12 @@ class Aligner:
         """Windows of equally many positions; shorter texts are padded at their end, unseen by the rest."""
         decoder, device = self._model.decoder, self._model.device
         hidden = torch.stack([text.hidden for text in texts])
-        memory = [layer.project_memory(hidden) for layer in decoder.layers if isinstance(layer, DecoderLayer)]
         hearing = AlignmentCache(
-            memory=memory, heads=self._heads, places=[_places(text) for text in texts],
+            memory=project_memory(decoder, hidden),
+            heads=self._heads,
+            places=[_places(text) for text in texts],
             median_width=self._median_width,
-        )  # fmt: skip
+        )
         rows = [(*text.prompt, *text.tokens) for text in texts]
         width = max(map(len, rows))
         padded = [[*row, *[self._model.vocabulary.end] * (width - len(row))] for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -50,6 +50,22 @@ def make_decoding(tokens, *, logprob=-0.3, no_speech=0.1, ended=True, temperatur
         sum_logprob=logprob * (len(tokens) + 1),
         ended=ended,
     )
+
+
+@dataclass(kw_only=True)
+class Sounds:
+    """What is said of every decoding; `invented` holds first tokens of those that are not borne out."""
+
+    is_repeated: bool = False
+    invented: tuple[int, ...] = ()
+    asked: list[int] = field(default_factory=list)
+
+    def repeats(self, _index, _decoding) -> bool:
+        return self.is_repeated
+
+    def bears_out(self, _index, decoding) -> bool:
+        self.asked.append(decoding.tokens[0])
+        return decoding.tokens[0] not in self.invented
 
 
 LOUD = torch.ones(1500, dtype=torch.bool)
@@ -117,7 +133,7 @@ def test_a_loop_is_cut_at_its_second_round_with_the_timestamps_inside_it(vocabul
     assert cut_loops([*rounds, time + 50], vocabulary) == kept
 
 
-def run_settle(first, answers, vocabulary, *, is_sparse=False, floor=None, asks_languages=False):
+def run_settle(first, answers, vocabulary, *, is_sparse=False, floor=None, asks_languages=False, sounds=None):
     """Settles with retries from `answers(index, temperature)`; returns results and what was asked."""
     asked = []
 
@@ -129,7 +145,7 @@ def run_settle(first, answers, vocabulary, *, is_sparse=False, floor=None, asks_
     num_positions, sounding = 3000 if is_sparse else 1500, [LOUD] * len(first)
     found = settle(
         first, retry, vocabulary, num_positions=num_positions, sounding=sounding, floors=[floor] * len(first),
-        asks_languages=asks_languages,
+        asks_languages=asks_languages, sounds=sounds or Sounds(),
     )  # fmt: skip
     return found, asked
 
@@ -257,8 +273,9 @@ def test_an_echo_of_the_prompt_is_decoded_again_before_the_temperature_rises(voc
 
     echo, other = with_prompt(GOOD, WORDS[:30]), with_prompt(GOOD, WORDS[30:60])
     found = settle(
-        [echo, other], retry, vocabulary, num_positions=1500, sounding=[LOUD] * 2, floors=[None] * 2
-    )
+        [echo, other], retry, vocabulary, num_positions=1500, sounding=[LOUD] * 2, floors=[None] * 2,
+        sounds=Sounds(),
+    )  # fmt: skip
     assert asked == [([0], [0.0])]
     assert [one.fallback for one in found] == ["unprompted", None]
     assert found[0].tokens == tuple(WORDS[30:40])
@@ -269,7 +286,43 @@ def test_a_repetition_that_the_sound_bears_out_is_text(vocabulary, is_said, fall
     again = make_decoding(WORDS[:5] * 5)
     (settled,) = settle(
         [again], lambda indices, _: [again] * len(indices), vocabulary, num_positions=1500,
-        sounding=[LOUD], floors=[None], is_borne_out=lambda _index, _decoding: is_said,
+        sounding=[LOUD], floors=[None], sounds=Sounds(is_repeated=is_said),
     )  # fmt: skip
     assert settled.tokens == tuple(WORDS[:5] * 5 if is_said else WORDS[:5])
     assert settled.fallback == fallback
+
+
+def test_only_text_that_is_doubted_is_asked_for_its_sound(vocabulary):
+    sounds = Sounds()
+    until_ten = torch.arange(1500) < 500
+    little, sure, unsure = (
+        make_decoding(WORDS[30:40]),
+        *(make_decoding(WORDS[n : n + 20], no_speech=n / 100) for n in (10, 40)),
+    )
+    found = settle(
+        [GOOD, little, sure, unsure], None, vocabulary, num_positions=1500, sounding=[until_ten] * 4,
+        floors=[None] * 4, sounds=sounds,
+    )  # fmt: skip
+    assert [one.fallback for one in found] == [None] * 4
+    assert sounds.asked == [WORDS[30], WORDS[40]]
+
+
+@pytest.mark.parametrize("loud", [GOOD, LOOP, UNSURE, ENDLESS])
+def test_text_that_the_sound_does_not_bear_out_is_none_and_is_not_tried_again(vocabulary, loud):
+    settled, asked = run_settle([loud], None, vocabulary, sounds=Sounds(invented=(WORDS[0],)))
+    assert (settled[0].is_silent, settled[0].fallback, asked) == (True, "unheard", [])
+
+
+def test_a_dense_pass_decides_for_sparse_text_that_the_sound_does_not_bear_out(vocabulary):
+    sounds = Sounds(invented=(WORDS[0],))
+    for answer, fallback in ((make_decoding(WORDS[30:50]), "dense"), (GOOD, "dense+unheard")):
+        settled, asked = run_settle([GOOD], lambda *_, a=answer: a, vocabulary, is_sparse=True, sounds=sounds)
+        assert asked == [([0], 0.0)]
+        assert (settled[0].is_silent, settled[0].fallback) == (fallback != "dense", fallback)
+
+
+def test_what_is_drawn_at_a_temperature_decides_nothing_but_is_not_kept(vocabulary):
+    drawn = make_decoding(WORDS[90:110], logprob=-0.1, temperature=0.2)
+    settled, asked = run_settle([UNSURE], lambda *_: drawn, vocabulary, sounds=Sounds(invented=(WORDS[90],)))
+    assert len(asked) == 5
+    assert (settled[0].tokens, settled[0].is_silent) == (tuple(UNSURE.tokens), False)

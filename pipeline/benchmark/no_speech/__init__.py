@@ -1,0 +1,1 @@
+"""How often a text is invented where nobody speaks."""
