@@ -85,6 +85,7 @@ def _as_dict(found: Curve) -> dict[str, Any]:
         "num_errors": found.num_errors,
         "found_by_share_of_audio": {f"{share:g}": round(value, 4) for share, value in found.found.items()},
         "audio_share_of_half_the_errors": found.half_share,
+        "listening_share_of_half_the_errors": found.half_listening_share,
     }
 
 

@@ -123,16 +123,12 @@ SEGMENT = pa.struct(
         pa.field("fallback", pa.string()),  # null: the first decoding stood
         pa.field("words", pa.list_(WORD)),  # null: not asked for
         pa.field("language", pa.string()),  # spoken in its window; null in the first outputs
+        pa.field("doubt", pa.string()),  # `no_speech`: nobody was heard there
     ]
 )
 
 # How much of a recording is in one language.
-SPOKEN_LANGUAGE = pa.struct(
-    [
-        _required("language", pa.string()),
-        _required("speech_s", pa.float64()),
-    ]
-)
+SPOKEN_LANGUAGE = pa.struct([_required("language", pa.string()), _required("speech_s", pa.float64())])
 
 COUNTS = ("num_hits", "num_substitutions", "num_deletions", "num_insertions")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.adaptive.shadow import Shadow, ShardLevel, cast_shadow
+from pipeline.longform.coverage import doubt_of
 from pipeline.longform.languages import SURE, speech_by_language
 from pipeline.longform.placed import PlacedResult, PlacedWindow, placed_windows, text_of
 from pipeline.longform.transcribe import Transcriber, transcribe_windows
@@ -131,6 +132,7 @@ def _segments(results: list[PlacedResult]) -> list[dict[str, Any]]:
             "fallback": result.fallback,
             "words": _words(window, segment),
             "language": result.language,
+            "doubt": doubt_of(window, segment.start_s, segment.end_s),
         }
         for index, (window, result, segment) in enumerate(placed)
     ]

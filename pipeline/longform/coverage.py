@@ -1,4 +1,4 @@
-"""Speech that a window's text leaves out, and the window cut in two, so that nothing is left out of both.
+"""Speech that a window's text leaves out, and the window cut in two; text that stands where there is none.
 
 Whisper skips: it ends a text early, or jumps from one sentence to a later one that begins alike. Its
 cross-attention then stretches a word over what was skipped, and words that are said take less than a second.
@@ -16,6 +16,7 @@ from pipeline.longform.placed import PlacedResult, PlacedWindow, Span
 WORD_S = 1.0  # what a word covers from its start on
 MARGIN_S = 0.4  # and around that: speech is marked 0.2 s too long at its ends, and words may be as far off
 MIN_MISSED_S = 1.0  # of speech in one place; over 27 minutes, what was left out was 1.2 s or more, else 0.8
+MIN_HEARD_S = 0.3  # of speech under a text; it is marked 0.2 s too long at its ends
 MAX_NO_SPEECH_PROB = 0.6  # openai/whisper transcribe.py: an empty text is believed above it
 MIN_HALVED_S = 2.0  # windows with less speech than this are not cut
 MIN_HALF = 0.2  # of the speech that either side has at least
@@ -31,6 +32,17 @@ def leaves_out_speech(done: PlacedResult) -> bool:
     words = [(done.window.start_s + start, done.window.start_s + end) for start, end in done.result.spoken]
     covered = [(start - MARGIN_S, min(end, start + WORD_S) + MARGIN_S) for start, end in words]
     return any(_missed_s(hole, done.window) > MIN_MISSED_S for hole in _holes(covered))
+
+
+def doubt_of(window: PlacedWindow, start_s: float, end_s: float) -> str | None:
+    """Why text at these times of a window may not have been said: `no_speech`, nobody was heard there.
+
+    Whisper thanks for watching where a recording ends in music. None where nothing speaks against it, as
+    without voice activity.
+    """
+    start_s, end_s = window.start_s + start_s, window.start_s + end_s
+    heard_s = sum(max(0.0, min(end_s, end) - max(start_s, start)) for start, end in window.speech)
+    return "no_speech" if heard_s < min(MIN_HEARD_S, (end_s - start_s) / 2) else None
 
 
 def _holes(covered: Sequence[Span]) -> list[Span]:

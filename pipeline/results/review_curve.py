@@ -12,13 +12,23 @@ import numpy as np
 from pipeline.engine.languages import UNSPACED_LANGUAGES
 from pipeline.metrics.wer import normalised
 from pipeline.results.recordings import WholeRecording
-from pipeline.results.review import REASONS, WEIGHTS, Passage, num_units, passages, ranked, signs_of
+from pipeline.results.review import (
+    JUMP_S,
+    REASONS,
+    WEIGHTS,
+    Passage,
+    num_units,
+    passages,
+    pieces,
+    ranked,
+    signs_of,
+)
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 # Before anything is known: what a sign is worth where the data has few of it, and how firmly that is held.
 PRIOR = {
-    "logprob": 2.0, "fallback": 0.5, "repetitive": 0.5, "no_speech": 0.5, "language": 0.5, "fast": 0.5,
-    "slow": 0.3, "short": 0.1,
+    "logprob": 1.0, "worst": 0.5, "window": 0.5, "fallback": 0.5, "repetitive": 0.5, "no_speech": 0.5,
+    "doubt": 1.0, "language": 0.5, "fast": 0.5, "slow": 0.3, "short": 0.1,
 }  # fmt: skip
 RIDGE = 10.0
 NUM_STEPS = 50
@@ -34,9 +44,9 @@ class Known:
 
 
 def known(recording: WholeRecording, reference: str) -> Known:
-    """Word errors by segment: texts are aligned whole, and what was left out counts where it is missing."""
+    """Word errors by passage: texts are aligned whole, and what was left out counts where it is missing."""
     language = recording.text_language
-    said = [_words(segment["text"], language) for segment in recording.segments]
+    said = [_words(piece["text"], language) for piece in pieces(recording)]
     owners = [number for number, words in enumerate(said) for _ in words]
     wanted, heard = _words(reference, language), [word for words in said for word in words]
     errors = [0] * len(said)
@@ -64,13 +74,14 @@ class Curve:
     """Errors found when a share of the audio with text is heard, in the order of a ranking.
 
     found: share of all errors by share of audio. half_share: the share of audio that holds half of the
-    errors, None where no passages do.
+    errors, None where no passages do. half_listening_share: the same with the time to find each place.
     """
 
     num_errors: int
     hours: float
     found: dict[float, float]
     half_share: float | None
+    half_listening_share: float | None
 
 
 def curve(recordings: Sequence[Known], weights: Mapping[str, float] = WEIGHTS) -> Curve:
@@ -84,6 +95,7 @@ def curve(recordings: Sequence[Known], weights: Mapping[str, float] = WEIGHTS) -
     num_errors = int(hits[-1]) + sum(one.num_missed for one in recordings)
     shares = heard_s / max(heard_s[-1], 1e-9)
     enough = np.flatnonzero(2 * hits >= num_errors)
+    half = int(enough[0]) if len(enough) and num_errors else None
     return Curve(
         num_errors=num_errors,
         hours=float(heard_s[-1]) / 3600,
@@ -91,7 +103,10 @@ def curve(recordings: Sequence[Known], weights: Mapping[str, float] = WEIGHTS) -
             share: float(np.interp(share, [0.0, *shares], [0, *hits])) / max(1, num_errors)
             for share in SHARES
         },
-        half_share=float(shares[enough[0]]) if len(enough) and num_errors else None,
+        half_share=None if half is None else float(shares[half]),
+        half_listening_share=None
+        if half is None
+        else float(shares[half]) + (half + 1) * JUMP_S / max(float(heard_s[-1]), 1e-9),
     )
 
 
@@ -113,9 +128,9 @@ def fit(recordings: Sequence[Known]) -> dict[str, float]:
     names = list(REASONS)
     rows, wrong, words = [], [], []
     for one in recordings:
-        for segment, num in zip(one.recording.segments, one.errors, strict=True):
-            length = max(num_units(segment["text"], one.recording.text_language), 1)
-            signs = signs_of(one.recording, segment)
+        for piece, num in zip(pieces(one.recording), one.errors, strict=True):
+            length = max(num_units(piece["text"], one.recording.text_language), 1)
+            signs = signs_of(one.recording, piece)
             rows.append([signs[name] for name in names])
             words.append(length)
             wrong.append(min(num, length))
@@ -144,5 +159,6 @@ def _logistic(signs: np.ndarray, wrong: np.ndarray, words: np.ndarray, prior: Se
         rate = 1 / (1 + np.exp(-inputs @ weights))
         slope = inputs.T @ (wrong - words * rate) - ridge @ (weights - expected)
         bend = inputs.T @ (inputs * (words * rate * (1 - rate))[:, None]) + ridge
-        weights = weights + np.linalg.solve(bend + 1e-9 * np.eye(len(weights)), slope)
+        step = np.linalg.solve(bend + 1e-9 * np.eye(len(weights)), slope)
+        weights = weights + step / max(1.0, float(np.abs(step).max()))  # a whole step may overshoot
     return weights
