@@ -1,9 +1,8 @@
-"""Doubtful passages: groups of words, ranked by the errors that an hour of listening is likely to find."""
+"""Doubtful passages: segments, ranked by the errors that an hour of listening is likely to find."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,6 @@ from pipeline.engine.languages import UNSPACED_LANGUAGES
 from pipeline.metrics.wer import normalised
 from pipeline.results.recordings import WholeRecording
 
-PASSAGE_S = 2.0  # where the times of words are known; errors stand close together (docs/review.md)
 JUMP_S = 1.0  # of a listener, for each passage
 FAST, SLOW = 20.0, 5.0  # characters a second, beyond which text does not fit what is said
 REPETITIVE = 1.8  # compression ratio; Whisper gives up at 2.4
@@ -21,7 +19,6 @@ DENSE_SCRIPT = 2.5  # what a character of Chinese or Japanese counts for beside 
 # Signs of error by name: what is shown as the reason, and from which value on.
 REASONS = {
     "logprob": ("the model was unsure", 0.5),
-    "worst": ("it was very unsure of a word", 1.6),
     "window": ("it was unsure of the half minute around", 0.5),
     "fallback": ("it was decoded again", 0.5),
     "repetitive": ("it repeats itself", 0.2),
@@ -34,14 +31,14 @@ REASONS = {
 }
 # How much each raises the log-odds of a wrong word: docs/review.md says what they were fitted to.
 WEIGHTS = {
-    "bias": -3.2, "logprob": 1.0, "worst": 0.5, "window": 0.9, "fallback": 0.2, "repetitive": 0.5,
-    "no_speech": 0.45, "doubt": 1.0, "language": 0.2, "fast": 0.5, "slow": 0.35, "short": 0.15,
+    "bias": -2.95, "logprob": 2.61, "window": 2.24, "fallback": 0.25, "repetitive": 1.28, "no_speech": 0.42,
+    "doubt": 1.0, "language": 0.5, "fast": 0.49, "slow": 0.27, "short": 0.11,
 }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """A segment, or some words of one, to listen to. Times in seconds in the recording.
+    """A segment to listen to. Times in seconds in the recording.
 
     error_rate: the share of its words that is likely to be wrong, from 0 to 1. reasons: what speaks against
     it, the weightiest first.
@@ -68,35 +65,8 @@ class Passage:
 
 
 def passages(recording: WholeRecording, weights: Mapping[str, float] = WEIGHTS) -> list[Passage]:
-    """The passages of a recording with what speaks against them, in the order of time."""
-    return [_passage(recording, piece, weights) for piece in pieces(recording)]
-
-
-def pieces(recording: WholeRecording) -> list[dict[str, Any]]:
-    """The segments of a recording, those whose words are known in groups of words of about `PASSAGE_S`."""
-    return [piece for segment in recording.segments for piece in _groups(segment)]
-
-
-def _groups(segment: dict[str, Any]) -> list[dict[str, Any]]:
-    words = segment["words"]
-    if not words:
-        return [segment]
-    first_s, length_s = words[0]["start_s"], words[-1]["end_s"] - words[0]["start_s"]
-    num = max(1, round(length_s / PASSAGE_S))
-    groups = defaultdict[int, list[dict[str, Any]]](list)
-    for word in words:
-        middle_s = (word["start_s"] + word["end_s"]) / 2 - first_s
-        groups[min(num - 1, int(num * middle_s / length_s)) if length_s else 0].append(word)
-    return [
-        segment
-        | {
-            "start_s": own[0]["start_s"],
-            "end_s": own[-1]["end_s"],
-            "text": "".join(word["word"] for word in own).strip(),
-            "words": own,
-        }
-        for own in groups.values()
-    ]
+    """The segments of a recording with what speaks against them, in the order of time."""
+    return [_passage(recording, segment, weights) for segment in recording.segments]
 
 
 def ranked(found: Iterable[Passage]) -> list[Passage]:
@@ -143,10 +113,9 @@ def signs_of(recording: WholeRecording, segment: Mapping[str, Any]) -> dict[str,
     letters = sum(not c.isspace() for c in segment["text"]) * (
         DENSE_SCRIPT if language in {"zh", "yue", "ja"} else 1.0
     )
-    sure, logprobs = recording.language_probability, _logprobs(segment)
+    sure = recording.language_probability
     return {
-        "logprob": min(2.0, -_mean(logprobs)),
-        "worst": min(3.0, -min(logprobs)),
+        "logprob": min(2.0, -_logprob(segment)),
         "window": min(2.0, -segment["avg_logprob"]),
         "fallback": float(segment["fallback"] is not None),
         "repetitive": min(2.0, max(0.0, segment["compression_ratio"] - REPETITIVE)),
@@ -159,11 +128,9 @@ def signs_of(recording: WholeRecording, segment: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _logprobs(segment: Mapping[str, Any]) -> list[float]:
-    """The log-probabilities of a segment's words where they are known, else that of its window."""
+def _logprob(segment: Mapping[str, Any]) -> float:
+    """The mean log-probability of a segment's words where they are known, else that of its window."""
     words: Sequence[Mapping[str, Any]] = segment["words"] or ()
-    return [math.log(max(1e-3, word["probability"])) for word in words] or [float(segment["avg_logprob"])]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    if not words:
+        return float(segment["avg_logprob"])
+    return sum(math.log(max(1e-3, word["probability"])) for word in words) / len(words)

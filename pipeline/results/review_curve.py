@@ -19,7 +19,6 @@ from pipeline.results.review import (
     Passage,
     num_units,
     passages,
-    pieces,
     ranked,
     signs_of,
 )
@@ -27,7 +26,7 @@ from pipeline.results.review import (
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 # Before anything is known: what a sign is worth where the data has few of it, and how firmly that is held.
 PRIOR = {
-    "logprob": 1.0, "worst": 0.5, "window": 0.5, "fallback": 0.5, "repetitive": 0.5, "no_speech": 0.5,
+    "logprob": 1.0, "window": 0.5, "fallback": 0.5, "repetitive": 0.5, "no_speech": 0.5,
     "doubt": 1.0, "language": 0.5, "fast": 0.5, "slow": 0.3, "short": 0.1,
 }  # fmt: skip
 RIDGE = 10.0
@@ -44,9 +43,9 @@ class Known:
 
 
 def known(recording: WholeRecording, reference: str) -> Known:
-    """Word errors by passage: texts are aligned whole, and what was left out counts where it is missing."""
+    """Word errors by segment: texts are aligned whole, and what was left out counts where it is missing."""
     language = recording.text_language
-    said = [_words(piece["text"], language) for piece in pieces(recording)]
+    said = [_words(segment["text"], language) for segment in recording.segments]
     owners = [number for number, words in enumerate(said) for _ in words]
     wanted, heard = _words(reference, language), [word for words in said for word in words]
     errors = [0] * len(said)
@@ -128,9 +127,9 @@ def fit(recordings: Sequence[Known]) -> dict[str, float]:
     names = list(REASONS)
     rows, wrong, words = [], [], []
     for one in recordings:
-        for piece, num in zip(pieces(one.recording), one.errors, strict=True):
-            length = max(num_units(piece["text"], one.recording.text_language), 1)
-            signs = signs_of(one.recording, piece)
+        for segment, num in zip(one.recording.segments, one.errors, strict=True):
+            length = max(num_units(segment["text"], one.recording.text_language), 1)
+            signs = signs_of(one.recording, segment)
             rows.append([signs[name] for name in names])
             words.append(length)
             wrong.append(min(num, length))

@@ -63,34 +63,8 @@ def test_text_too_fast_or_too_slow_for_its_time_is_a_sign():
 def test_words_that_are_known_say_more_of_a_segment_than_its_window():
     words = [{"start_s": 0.0, "end_s": 1.0, "word": " x", "probability": 0.1}]
     assert signs_of(recording(), segment("x", words=words))["logprob"] > 2.0 - 1e-9
+    assert signs_of(recording(), segment("x", words=words))["window"] == pytest.approx(0.2)
     assert signs_of(recording(), segment("x"))["logprob"] == pytest.approx(0.2)
-
-
-def words_of(text, start_s, each_s, probabilities=()):
-    spoken = text.split()
-    sure = [*probabilities, *[0.95] * (len(spoken) - len(probabilities))]
-    starts_s = [start_s + n * each_s for n in range(len(spoken))]
-    return [
-        {"start_s": s, "end_s": s + each_s, "word": f" {word}", "probability": p}
-        for s, word, p in zip(starts_s, spoken, sure, strict=True)
-    ]
-
-
-def test_a_segment_whose_words_are_known_falls_into_passages_of_some_words():
-    words = words_of("one two three four five six", 10.0, 0.7, (0.9, 0.9, 0.1))
-    found = passages(recording(segments=[segment("one two three four five six", 10.0, 14.2, words=words)]))
-    assert [(one.text, one.start_s, round(one.end_s, 3)) for one in found] == [
-        ("one two three", 10.0, 12.1), ("four five six", 12.1, 14.2),
-    ]  # fmt: skip
-    assert ranked(found)[0] is found[0]
-    assert "it was very unsure of a word" in found[0].reasons
-    assert "it was very unsure of a word" not in found[1].reasons
-
-
-def test_errors_are_counted_in_the_words_that_have_them():
-    words = words_of("red green blew white black gold", 0.0, 0.7)
-    one = recording(segments=[segment("red green blew white black gold", 0.0, 4.2, words=words)])
-    assert review_curve.known(one, "red green blue white black old").errors == (1, 1)
 
 
 def test_what_takes_long_to_hear_for_the_same_errors_comes_later():
@@ -133,6 +107,7 @@ def test_a_ranking_that_knows_where_the_errors_are_finds_half_in_a_fraction_of_t
     found = review_curve.curve(known)
     bad = sum(any(error for error in [one]) for each in known for one in each.errors) / (5 * len(known))
     assert found.half_share == pytest.approx(bad / 2, abs=0.02)
+    assert found.half_listening_share == pytest.approx(found.half_share * 4 / 3)  # a second for each of 3
     assert found.found[0.3] == pytest.approx(1.0)
     assert found.num_errors == sum(sum(one.errors) for one in known)
 
