@@ -30,8 +30,8 @@ class BatchWork:
         sparsity: float,
         layer: int,
         num_tokens: int,
-        itemsize: int,
-        weight_itemsize: int | None = None,
+        itemsize: float,
+        weight_itemsize: float | None = None,
         scores: bool = True,
     ) -> BatchWork:
         """Counts multiplications and additions of every product, and weights and memory once a step.

@@ -17,15 +17,15 @@ import torch
 from pipeline.benchmark.machine import Peaks
 from pipeline.benchmark.roofline import BatchWork, LaunchCounts, predicted_s
 from pipeline.engine.audio import SAMPLE_RATE, WINDOW_S
+from pipeline.engine.decoding.memory import bytes_of_number
 from pipeline.engine.model.whisper import Model
-from pipeline.engine.options import DEFAULT_LAYER, EngineOptions
+from pipeline.engine.options import DEFAULT_LAYER, EngineOptions, MemoryDtype
 from pipeline.engine.scheduling.passes import Pass, Passes, Work
 from pipeline.engine.sparsify.level import Level
 
 SOUND_S = 24.5
 NUM_TOKENS = 64
 SPARSITY = 0.5
-VARIANTS = ("dense", "stride", "attention")
 
 # (device, software, windows a second): the audited results of round v5.1, Offline, large-v3.
 PUBLISHED = (
@@ -35,6 +35,30 @@ PUBLISHED = (
     ("NVIDIA L4", "fp16", 5.50),
     ("2 x Intel Xeon 6980P", "int8, 256 cores", 28.9),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """How a batch is made cheaper. selector: of half of the positions, None for all of them."""
+
+    selector: str | None = None
+    memory_dtype: MemoryDtype = "same"
+
+    @property
+    def level(self) -> Level | None:
+        """None for dense."""
+        if self.selector is None:
+            return None
+        return Level(layer=DEFAULT_LAYER, selector=self.selector, sparsity=SPARSITY)
+
+
+VARIANTS = {
+    "dense": Variant(),
+    "stride": Variant(selector="stride"),
+    "attention": Variant(selector="attention"),
+    "dense, int8 memory": Variant(memory_dtype="int8"),
+    "stride, int8 memory": Variant(selector="stride", memory_dtype="int8"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +86,6 @@ class Throughput:
         return asdict(self)
 
 
-def level_of(variant: str) -> Level | None:
-    """The level of one of `VARIANTS`; None for dense."""
-    return None if variant == "dense" else Level(layer=DEFAULT_LAYER, selector=variant, sparsity=SPARSITY)
-
-
 def packed_windows(number: int, seed: int = 0) -> list[np.ndarray]:
     """Windows of 24.5 s of noise, float32 at 16 kHz: what they say does not matter to random weights."""
     generator = np.random.default_rng(seed)
@@ -91,9 +110,12 @@ def measure_throughput(
     Features are made, and windows are encoded and decoded, by the engine's own scheduler.
     """
     is_cuda = model.device.type == "cuda"
-    options = EngineOptions(timestamps="none", max_new_tokens=num_tokens, batch_size=batch_size)
+    way = VARIANTS[variant]
+    options = EngineOptions(
+        timestamps="none", max_new_tokens=num_tokens, batch_size=batch_size, memory_dtype=way.memory_dtype
+    )
     passes = Passes(model, options, batch_size=batch_size)
-    settings = Pass(level=level_of(variant))
+    settings = Pass(level=way.level)
 
     def run(number: int) -> None:
         works = [Work(samples=one, seed=0, language="en") for one in packed_windows(number)]
@@ -105,7 +127,7 @@ def measure_throughput(
         torch.cuda.reset_peak_memory_stats(model.device)
     number = batches * batch_size
     seconds = _seconds(lambda: run(number), is_cuda)
-    work = _work(model, batch_size, variant, num_tokens)
+    work = _work(model, batch_size, way, num_tokens)
     return Throughput(
         model=name,
         dtype=model.dtype,
@@ -129,15 +151,15 @@ def _seconds(run: Any, is_cuda: bool) -> float:
     return clock() - started
 
 
-def _work(model: Model, batch_size: int, variant: str, num_tokens: int) -> BatchWork:
+def _work(model: Model, batch_size: int, way: Variant, num_tokens: int) -> BatchWork:
     itemsize = model.torch_dtype.itemsize
     return BatchWork.of(
         model.shape,
         batch_size,
-        0.0 if variant == "dense" else SPARSITY,
+        0.0 if way.selector is None else SPARSITY,
         DEFAULT_LAYER,
         num_tokens,
-        itemsize,
+        bytes_of_number(way.memory_dtype, itemsize, model.shape.decoder_head_dim),
         weight_itemsize=1 if model.dtype == "int8" else itemsize,
-        scores=variant == "attention",
+        scores=way.selector == "attention",
     )

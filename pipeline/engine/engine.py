@@ -11,6 +11,7 @@ import torch
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.decoding import quality_gates
 from pipeline.engine.decoding.echoes import echoes_prompt
+from pipeline.engine.decoding.memory import bytes_of_number
 from pipeline.engine.decoding.tasks import Decoding
 from pipeline.engine.model.snapshot import Snapshot, resolve
 from pipeline.engine.model.weights import pick_device, pick_dtype
@@ -260,12 +261,12 @@ def _batch_size(options: EngineOptions, model: Model) -> int:
     if model.device.type != "cuda":
         return CPU_BATCH
     shape, size = model.shape, model.torch_dtype.itemsize
-    tokens = options.beam_size * shape.target_positions
-    caches = 2 * shape.decoder_layers * (shape.source_positions + tokens) * shape.dim
-    activations = 16 * shape.source_positions * shape.dim  # one layer's qkv, MLP and copies of the input
-    window = caches + activations
+    past = options.beam_size * shape.target_positions * size
+    memory = shape.source_positions * bytes_of_number(options.memory_dtype, size, shape.decoder_head_dim)
+    caches = 2 * shape.decoder_layers * shape.dim * (past + memory)
+    activations = 16 * shape.source_positions * shape.dim * size  # a layer's qkv, MLP and copies of the input
     free, _ = torch.cuda.mem_get_info(model.device)
-    return max(1, min(MAX_AUTO_BATCH, int(AUTO_MEMORY_SHARE * free) // (window * size)))
+    return max(1, min(MAX_AUTO_BATCH, int(AUTO_MEMORY_SHARE * free / (caches + activations))))
 
 
 def _device_name(device: torch.device) -> str:

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 TASKS = ("transcribe", "translate")
 LANGUAGE_MODES = ("auto", "each")  # a language is read from each recording, or from each window
 Timestamps = Literal["alignment", "tokens", "none"]
+MemoryDtype = Literal["same", "int8"]
 DTYPES = ("bfloat16", "float32", "int8")
 SELECTORS = (
     "attention",
@@ -63,6 +64,9 @@ class EngineOptions:
     patience, length_penalty: of beam search, as in openai/whisper; None is 1, and the mean log-probability.
     sparsity: share of encoder positions dropped after layer `sparsify_layer` (1-based), 0 to 0.95.
     selector: the rule that picks the kept positions, a name in `SELECTORS`.
+    memory_dtype: of the keys and values of encoder positions, which are read for every token: `same` as the
+        model's, or `int8` with a scale for each head and position, half as much to read. Meant for GPUs,
+        where a kernel reads them; elsewhere they are widened first, which saves memory and costs time.
     max_new_tokens: most tokens per window; None is what generation config and decoder positions allow.
     batch_size: windows decoded side by side; `auto` sizes it from the device.
 
@@ -81,6 +85,7 @@ class EngineOptions:
     sparsity: float = 0.0
     sparsify_layer: int = DEFAULT_LAYER
     selector: str = DEFAULT_SELECTOR
+    memory_dtype: MemoryDtype = "same"
     max_new_tokens: int | None = None
     batch_size: int | Literal["auto"] = 8
 
@@ -91,6 +96,8 @@ class EngineOptions:
         require(0.0 <= self.sparsity <= MAX_SPARSITY, "sparsity", self.sparsity, f"0 to {MAX_SPARSITY}")
         require(self.sparsify_layer >= 1, "sparsify_layer", self.sparsify_layer, "1 or more")
         require(self.selector in SELECTORS, "selector", self.selector, ", ".join(SELECTORS))
+        types = get_args(MemoryDtype)
+        require(self.memory_dtype in types, "memory_dtype", self.memory_dtype, " or ".join(types))
         check_beams(self.beam_size, self.patience, self.length_penalty)
         limit, size = self.max_new_tokens, self.batch_size
         require(limit is None or limit >= 1, "max_new_tokens", limit, "None or 1 or more")

@@ -8,6 +8,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,6 +105,17 @@ def test_what_does_not_fit_into_the_budget_is_named(mini, monkeypatch):
     assert found["left_out"] == [f"mini b2 {variant}" for variant in ("dense", "stride", "attention")]
     assert {row["device"] for row in found["published"]} >= {"NVIDIA H200", "2 x Intel Xeon 6980P"}
     assert took_s < 60.0
+
+
+def test_memory_in_int8_is_a_variant_where_there_is_a_kernel_for_it(mini):
+    bench = Bench(device=CPU, dtype="float32", num_tokens=3)
+    row, other = (bench.throughput("mini", 2, name) for name in ("stride, int8 memory", "stride"))
+    assert row["num_windows"] == 4
+    assert row["predicted_windows_per_s"] >= other["predicted_windows_per_s"]
+    for device, number in (("cpu", 0), ("cuda", 2)):
+        machine = SimpleNamespace(device=torch.device(device), throughput=print)
+        names = [case.name for case in suites.throughput_cases(machine, "tiny", [1])]
+        assert sum("int8 memory" in name for name in names) == number
 
 
 def test_generate_runs_on_a_model_made_on_the_device():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import wave
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import torch
 from pipeline.demo import SPEECH
 from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.decoding import slots as slots_module
+from pipeline.engine.decoding.memory import Int8Memory
 from pipeline.engine.model.snapshot import resolve
 from pipeline.engine.model.whisper import load_model
 from pipeline.engine.sparsify.attention import received_attention
 from pipeline.engine.sparsify.selectors import top_positions
 from tests.engine.conftest import MINI, TINY, make_speechlike
+from tests.engine.decoding.made_memory import exact, made
 from tests.engine.decoding.test_graphs import decode
 
 pytestmark = [
@@ -92,6 +95,24 @@ def test_the_kernel_of_the_score_chooses_as_float64_does(dtype, least_same):
     chosen, right = (top_positions(one.mean(1), 750) for one in (sums, exact))
     same = sum(len(set(a) & set(b)) for a, b in zip(chosen.tolist(), right.tolist(), strict=True))
     assert same / right.numel() >= least_same
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-2), (torch.bfloat16, 5e-2)])
+def test_attention_to_keys_and_values_in_int8_is_that_of_float64(dtype, most):
+    q, memory = made((4, 20, 1, 1500, 64), dtype)
+    slots = torch.arange(4).flip(0)
+    on_gpu = Int8Memory(**{field.name: getattr(memory, field.name).cuda() for field in fields(memory)})
+    found = on_gpu.attend(q.cuda(), slots.cuda()).cpu()
+    assert (found - exact(q, memory, slots)).abs().max() < most
+
+
+def test_int8_memory_changes_few_words(kitchen):
+    windows = [kitchen[start:] for start in range(0, 64_000, 8_000)]
+    int8, same = (
+        [one.text for one in transcribed(windows, device="cuda", dtype="bfloat16", memory_dtype=dtype)]
+        for dtype in ("int8", "same")
+    )
+    assert words_changed(int8, same) < 0.02
 
 
 def test_the_encoder_is_that_of_a_cpu(model_folder):

@@ -24,6 +24,7 @@ from pipeline.engine.decoding.graphs import padded_keys, step_graphs
 from pipeline.engine.decoding.rules import NEVER, History, Rules, draw_tokens
 from pipeline.engine.decoding.tasks import Decoding, Task
 from pipeline.engine.model.whisper import Model
+from pipeline.engine.options import MemoryDtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +110,27 @@ class BeamSlots:
     The rows of caches and tokens are the hypotheses, those of a window side by side.
     """
 
-    def __init__(self, model: Model, rules: Rules, *, size: int, num_positions: int, beams: Beams) -> None:
+    def __init__(
+        self,
+        model: Model,
+        rules: Rules,
+        *,
+        size: int,
+        num_positions: int,
+        beams: Beams,
+        memory_dtype: MemoryDtype = "same",
+    ) -> None:
         device, max_tokens = model.device, model.shape.target_positions
         self._model, self._decoder, self._rules = model, model.decoder, rules
         self._end, self._beams = model.vocabulary.end, beams
         self._caches = SlotCaches(
-            model.shape, size, num_positions, width=beams.size, device=device, dtype=model.torch_dtype
+            model.shape,
+            size,
+            num_positions,
+            width=beams.size,
+            memory_dtype=memory_dtype,
+            device=device,
+            dtype=model.torch_dtype,
         )
         rows = size * beams.size
         self._tokens = torch.zeros(rows, dtype=torch.long, device=device)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.engine.decoding.memory import allocate
 from pipeline.engine.model.decoder import Decoder, DecoderLayer
 from pipeline.engine.model.layers import attend
 from pipeline.engine.model.shape import Shape
+from pipeline.engine.options import MemoryDtype
 
 
 class SlotCaches:
-    """Per layer: past [slots * width, heads, tokens, head_dim], memory [slots, heads, positions, head_dim].
+    """Per layer: past [slots * width, heads, tokens, head_dim], and the memory of the slots.
 
     width: rows of tokens in every slot, side by side, which share its memory.
     """
@@ -26,28 +28,30 @@ class SlotCaches:
         num_positions: int,
         *,
         width: int = 1,
+        memory_dtype: MemoryDtype = "same",
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        def allocate(rows: int, length: int) -> list[Tensor]:
-            block = (rows, shape.decoder_heads, length, shape.decoder_head_dim)
-            return [torch.zeros(block, device=device, dtype=dtype) for _ in range(shape.decoder_layers)]
-
-        rows, tokens = size * width, shape.target_positions
-        self.past_k, self.past_v = allocate(rows, tokens), allocate(rows, tokens)
-        self.memory_k, self.memory_v = allocate(size, num_positions), allocate(size, num_positions)
+        block = (size * width, shape.decoder_heads, shape.target_positions, shape.decoder_head_dim)
+        self.past_k, self.past_v = (
+            [torch.zeros(block, device=device, dtype=dtype) for _ in range(shape.decoder_layers)]
+            for _ in range(2)
+        )
+        self.memory = [
+            allocate(shape, size, num_positions, dtype=memory_dtype, device=device, torch_dtype=dtype)
+            for _ in range(shape.decoder_layers)
+        ]
         self.width = width
 
     @property
     def num_positions(self) -> int:
-        return self.memory_k[0].shape[2]
+        return self.memory[0].num_positions
 
     def write_memory(self, rows: Tensor, decoder: Decoder, hidden: Tensor) -> None:
         """Projects encoder outputs [rows, num_positions, dim] into the slots' rows, once per window."""
-        for layer, keys, values in zip(decoder.layers, self.memory_k, self.memory_v, strict=True):
+        for layer, memory in zip(decoder.layers, self.memory, strict=True):
             assert isinstance(layer, DecoderLayer)
-            for cache, new in zip((keys, values), layer.project_memory(hidden), strict=True):
-                _write_rows(cache, rows, new)
+            memory.write(rows, *layer.project_memory(hidden))
 
     def select(self, rows: Tensor) -> SlotCaches:
         """A copy with some slots only."""
@@ -55,8 +59,7 @@ class SlotCaches:
         chosen.width = self.width
         of_past = self._rows(rows).flatten()
         chosen.past_k, chosen.past_v = ([t[of_past] for t in past] for past in (self.past_k, self.past_v))
-        chosen.memory_k = [tensor[rows] for tensor in self.memory_k]
-        chosen.memory_v = [tensor[rows] for tensor in self.memory_v]
+        chosen.memory = [memory.select(rows) for memory in self.memory]
         return chosen
 
     def reorder(self, rows: Tensor, num_keys: int) -> None:
@@ -107,15 +110,7 @@ class Prefill:
         return attend(q, k, v, causal=True)
 
     def attend_memory(self, layer: int, q: Tensor) -> Tensor:
-        keys, values = self.caches.memory_k[layer], self.caches.memory_v[layer]
-        if len(self.rows) == len(keys):
-            return attend(q, keys, values)
-        if q.is_cuda:
-            return attend(q, keys[self.rows], values[self.rows])
-        rows = [slice(row, row + 1) for row in self.rows.tolist()]
-        return torch.cat(
-            [attend(one[None], keys[row], values[row]) for one, row in zip(q, rows, strict=True)]
-        )
+        return self.caches.memory[layer].attend(q, self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +134,11 @@ class Step:
         return attend(q, keys[:, :, : self.num_keys], values[:, :, : self.num_keys], mask=self.mask)
 
     def attend_memory(self, layer: int, q: Tensor) -> Tensor:
-        keys, values = self.caches.memory_k[layer], self.caches.memory_v[layer]
-        if self.caches.width == 1:
-            return attend(q, keys, values)
-        together = q.view(len(keys), self.caches.width, *q.shape[1:]).squeeze(3).transpose(1, 2)
-        return attend(together, keys, values).transpose(1, 2).reshape(q.shape)
+        memory, width = self.caches.memory[layer], self.caches.width
+        if width == 1:
+            return memory.attend(q)
+        together = q.view(-1, width, *q.shape[1:]).squeeze(3).transpose(1, 2)
+        return memory.attend(together).transpose(1, 2).reshape(q.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,12 +161,3 @@ class WholeText:
 def project_memory(decoder: Decoder, hidden: Tensor) -> list[tuple[Tensor, ...]]:
     """Keys and values of each layer of encoder outputs [rows, positions, dim]."""
     return [layer.project_memory(hidden) for layer in decoder.layers if isinstance(layer, DecoderLayer)]
-
-
-def _write_rows(cache: Tensor, rows: Tensor, new: Tensor) -> None:
-    """cache[rows] = new for large rows; on a CPU copying row by row is three times as fast as indexing."""
-    if cache.is_cuda:
-        cache.index_copy_(0, rows, new)
-    else:
-        for row, values in zip(rows.tolist(), new, strict=True):
-            cache[row].copy_(values)

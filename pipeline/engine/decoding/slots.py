@@ -22,16 +22,32 @@ from pipeline.engine.decoding.graphs import padded_keys, step_graphs
 from pipeline.engine.decoding.rules import History, Rules
 from pipeline.engine.decoding.tasks import Decoding, Task
 from pipeline.engine.model.whisper import Model
+from pipeline.engine.options import MemoryDtype
 
 
 class Slots:
     """`size` windows decoding side by side over encoder outputs of `num_positions` positions."""
 
-    def __init__(self, model: Model, rules: Rules, *, size: int, num_positions: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        rules: Rules,
+        *,
+        size: int,
+        num_positions: int,
+        memory_dtype: MemoryDtype = "same",
+    ) -> None:
         device, max_tokens = model.device, model.shape.target_positions
         self._model, self._decoder, self._rules = model, model.decoder, rules
         self._vocabulary = model.vocabulary
-        self._caches = SlotCaches(model.shape, size, num_positions, device=device, dtype=model.torch_dtype)
+        self._caches = SlotCaches(
+            model.shape,
+            size,
+            num_positions,
+            memory_dtype=memory_dtype,
+            device=device,
+            dtype=model.torch_dtype,
+        )
         self._tokens = torch.zeros(size, dtype=torch.long, device=device)
         self._positions = torch.zeros(size, dtype=torch.long, device=device)
         self._temperature = torch.zeros(size, device=device)

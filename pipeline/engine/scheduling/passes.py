@@ -50,14 +50,24 @@ class Passes:
         self._scheduler.run_errand(works, errand)
 
     def _new_slots(self, number: int, num_positions: int) -> Slots | BeamSlots:
+        memory_dtype = self._options.memory_dtype
         if self._options.beam_size == 1:
-            return Slots(self._model, self._rules, size=number, num_positions=num_positions)
+            return Slots(
+                self._model, self._rules, size=number, num_positions=num_positions, memory_dtype=memory_dtype
+            )
         beams = Beams(
             size=self._options.beam_size,
             patience=1.0 if self._options.patience is None else self._options.patience,
             length_penalty=self._options.length_penalty,
         )
-        return BeamSlots(self._model, self._rules, size=number, num_positions=num_positions, beams=beams)
+        return BeamSlots(
+            self._model,
+            self._rules,
+            size=number,
+            num_positions=num_positions,
+            beams=beams,
+            memory_dtype=memory_dtype,
+        )
 
     def _start(self, slots: Slots | BeamSlots, items: list[Item]) -> list[Decoding]:
         """Encodes some windows and starts them in free slots; returns those that finished at once."""

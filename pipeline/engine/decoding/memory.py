@@ -1,0 +1,176 @@
+"""What cross-attention reads for every token: keys and values of the encoder's positions of all slots.
+
+Nothing of it is shared by the windows of a batch, so on a GPU reading it is what limits a large decoder. In
+8 bits, with a scale for each head and position, it is half as much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.util import find_spec
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.engine.model.layers import attend
+from pipeline.engine.model.shape import Shape
+from pipeline.engine.options import MemoryDtype
+
+STEPS = 127.0
+SMALLEST_PEAK = 1e-12
+SCALE_BYTES = 4
+
+
+class Memory(Protocol):
+    """Of one layer of the decoder."""
+
+    @property
+    def num_positions(self) -> int:
+        """Of the encoder."""
+        ...
+
+    def write(self, rows: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Puts new windows into some slots; keys, values: [rows, heads, positions, head_dim]."""
+        ...
+
+    def attend(self, q: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Attends with q, [rows, heads, tokens, head_dim], each row to its slot; rows None: to all slots."""
+        ...
+
+    def select(self, rows: Tensor) -> Memory:
+        """A copy with some slots only."""
+        ...
+
+
+def allocate(
+    shape: Shape,
+    size: int,
+    num_positions: int,
+    *,
+    dtype: MemoryDtype,
+    device: torch.device,
+    torch_dtype: torch.dtype,
+) -> Memory:
+    """Room for `size` windows in one layer. dtype: `same` is torch_dtype."""
+    block = (size, shape.decoder_heads, num_positions, shape.decoder_head_dim)
+    if dtype == "int8":
+        keys, values = (torch.zeros(block, device=device, dtype=torch.int8) for _ in range(2))
+        scales = [torch.zeros(block[:3], device=device) for _ in range(2)]
+        return Int8Memory(keys=keys, values=values, key_scales=scales[0], value_scales=scales[1])
+    keys, values = (torch.zeros(block, device=device, dtype=torch_dtype) for _ in range(2))
+    return PlainMemory(keys=keys, values=values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainMemory:
+    """In the model's own type: [slots, heads, positions, head_dim] each."""
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def num_positions(self) -> int:
+        return self.keys.shape[2]
+
+    def write(self, rows: Tensor, keys: Tensor, values: Tensor) -> None:
+        _write_rows(self.keys, rows, keys)
+        _write_rows(self.values, rows, values)
+
+    def attend(self, q: Tensor, rows: Tensor | None = None) -> Tensor:
+        if rows is None or len(rows) == len(self.keys):
+            return attend(q, self.keys, self.values)
+        if q.is_cuda:
+            return attend(q, self.keys[rows], self.values[rows])
+        slots = [slice(row, row + 1) for row in rows.tolist()]
+        return torch.cat(
+            [
+                attend(one[None], self.keys[slot], self.values[slot])
+                for one, slot in zip(q, slots, strict=True)
+            ]
+        )
+
+    def select(self, rows: Tensor) -> PlainMemory:
+        return PlainMemory(keys=self.keys[rows], values=self.values[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Memory:
+    """In 8 bits: int8 [slots, heads, positions, head_dim], and float32 scales [slots, heads, positions]."""
+
+    keys: Tensor
+    values: Tensor
+    key_scales: Tensor
+    value_scales: Tensor
+
+    @property
+    def num_positions(self) -> int:
+        return self.keys.shape[2]
+
+    def write(self, rows: Tensor, keys: Tensor, values: Tensor) -> None:
+        for ints, scales, new in (
+            (self.keys, self.key_scales, keys), (self.values, self.value_scales, values),
+        ):  # fmt: skip
+            new_ints, new_scales = quantise(new)
+            _write_rows(ints, rows, new_ints)
+            _write_rows(scales, rows, new_scales)
+
+    def attend(self, q: Tensor, rows: Tensor | None = None) -> Tensor:
+        slots = self._all_slots if rows is None else rows
+        if _has_kernel(q.device, q.shape[-1]):
+            from pipeline.engine.decoding.int8_attention import attend_int8
+
+            return attend_int8(q, self.keys, self.key_scales, self.values, self.value_scales, slots)
+        if q.is_cuda:
+            return self._attend_widened(q, slots)
+        return torch.cat([self._attend_widened(*one) for one in zip(q.split(1), slots.split(1), strict=True)])
+
+    @cached_property
+    def _all_slots(self) -> Tensor:
+        return torch.arange(len(self.keys), device=self.keys.device)
+
+    def _attend_widened(self, q: Tensor, slots: Tensor) -> Tensor:
+        """What is read is made of q's type first, so this is no faster than `PlainMemory`."""
+        keys, values = self.keys[slots].to(q.dtype), self.values[slots].to(q.dtype)
+        scores = (q @ keys.transpose(2, 3)).float() * self.key_scales[slots][:, :, None]
+        weights = scores.softmax(-1) * self.value_scales[slots][:, :, None]
+        return weights.to(q.dtype) @ values
+
+    def select(self, rows: Tensor) -> Int8Memory:
+        return Int8Memory(
+            keys=self.keys[rows],
+            values=self.values[rows],
+            key_scales=self.key_scales[rows],
+            value_scales=self.value_scales[rows],
+        )
+
+
+def bytes_of_number(dtype: MemoryDtype, itemsize: int, head_dim: int) -> float:
+    """Bytes that a number of the memory takes, with its share of a scale. itemsize: of the model's type."""
+    return 1 + SCALE_BYTES / head_dim if dtype == "int8" else itemsize
+
+
+def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
+    """[..., head_dim] -> int8 of the same shape and float32 scales [...]: x is about int8 * scale."""
+    scales = x.abs().amax(-1).float().clamp_(min=SMALLEST_PEAK) / STEPS
+    return (x / scales[..., None]).round_().to(torch.int8), scales
+
+
+@cache
+def _has_kernel(device: torch.device, head_dim: int) -> bool:
+    is_block = head_dim >= 16 and head_dim & (head_dim - 1) == 0
+    if device.type != "cuda" or not is_block or find_spec("triton") is None:
+        return False
+    from pipeline.engine.decoding.int8_attention import is_usable
+
+    return is_usable(device)
+
+
+def _write_rows(cache: Tensor, rows: Tensor, new: Tensor) -> None:
+    """cache[rows] = new for large rows; on a CPU copying row by row is three times as fast as indexing."""
+    if cache.is_cuda:
+        cache.index_copy_(0, rows, new)
+    else:
+        for row, values in zip(rows.tolist(), new, strict=True):
+            cache[row].copy_(values)
