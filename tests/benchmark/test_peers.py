@@ -21,6 +21,7 @@ from pipeline.benchmark.peers.interleaved import Measurement, medians, ratios, r
 from pipeline.benchmark.peers.seat import Seat, SeatError, Timed
 from pipeline.benchmark.random_model import KINDS, special_tokens, write_random_model
 from pipeline.benchmark.roofline import BatchWork
+from pipeline.engine.decoding.memory import bytes_of_number
 from pipeline.engine.model.shape import Shape
 from tests.engine.conftest import MINI
 
@@ -111,6 +112,16 @@ def test_int8_maps_and_slow_reads_both_bound_the_roofline():
     assert work.ideal_s(1e12, 1e15, 2e12) < work.ideal_s(1e12, 1e15)
     assert work.ideal_s(1e12, 1e9) > work.bytes_read / 1e9
     assert work.bytes_read < BatchWork.of(LARGE_V3, 1, 0.0, 2, 80, 4).bytes_read
+
+
+@pytest.mark.parametrize(("bandwidth", "gain"), [(3.0e12, 1.37), (4.3e12, 1.31)])
+def test_memory_in_int8_is_worth_a_third_of_large_v3(bandwidth, gain):
+    # 790 TFLOP/s, 64 tokens, batch 64: docs/measurements/less-to-read.md
+    same, int8 = (
+        BatchWork.of(LARGE_V3, 64, 0.0, 2, 64, bytes_of_number(dtype, 2, 64), weight_itemsize=2)
+        for dtype in ("same", "int8")
+    )
+    assert same.ideal_s(790e12, bandwidth) / int8.ideal_s(790e12, bandwidth) == pytest.approx(gain, rel=0.02)
 
 
 def test_kinds_have_the_vocabulary_sizes_of_the_released_models():
