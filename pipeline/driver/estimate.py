@@ -217,7 +217,7 @@ def _lot(one: Recording) -> bytes:
 
 def _row(one: Recording, duration_s: float | None = None) -> dict[str, Any]:
     """The recording, or its first seconds, as a row of the plan."""
-    known = {name: getattr(one, name) for name in PLAN.names if hasattr(one, name)}
+    known = {name: getattr(one, name, None) for name in PLAN.names}
     return {**known, "part": 0, "offset_s": 0.0, "duration_s": duration_s, "shard_id": 0}
 
 
