@@ -6,11 +6,11 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from pipeline.dataflow.machine import cpu_flags, cpu_lines
 from pipeline.engine.model import int8, packed
 from pipeline.engine.model.layers import Linear
 
@@ -116,17 +116,11 @@ def _best_s(run: Callable[[], Any], device: torch.device, repeats: int = 8) -> f
     return min(times[1:])
 
 
-def _cpu_lines(key: str) -> list[str]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(key)]
-
-
 def _cpu_name() -> str:
-    return next(iter(_cpu_lines("model name")), platform.processor())
+    return next(iter(cpu_lines("model name")), platform.processor())
 
 
 def _instructions() -> list[str]:
     """Of those that matter here, what the processor has."""
-    flags = set(next(iter(_cpu_lines("flags")), "").split())
+    flags = cpu_flags()
     return [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if name in flags]

@@ -1,4 +1,4 @@
-"""What the machine gives the job: its CPUs and its memory, or what a container's limits leave of them."""
+"""What the machine gives the job: its CPUs, what they can do, and its memory, or what a container leaves of them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,18 @@ def allowed_bytes(root: Path = Path("/")) -> int:
     limits = _texts(root, "memory", ("memory.max", "memory.limit_in_bytes"))
     found = [int(text) for text in limits if text != "max"]
     return min([*found, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")])
+
+
+def cpu_lines(key: str, root: Path = Path("/")) -> list[str]:
+    """What Linux says of each CPU under a key, `flags` or `model name`; nothing elsewhere."""
+    info = root / "proc" / "cpuinfo"
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(key)]
+
+
+def cpu_flags(root: Path = Path("/")) -> set[str]:
+    """The instructions that the first CPU has, by Linux's names; none where that is unknown."""
+    return set(next(iter(cpu_lines("flags", root)), "").split())
 
 
 def _quotas(root: Path) -> Iterator[float]:

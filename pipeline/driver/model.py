@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.adaptive.policy_file import PolicyFile
 from pipeline.config import JobOptions, JobRequest, OptionError, RunOptions, as_option
 from pipeline.dataflow import workers
-from pipeline.dataflow.machine import allowed_bytes
+from pipeline.dataflow.cluster import on_cluster
+from pipeline.dataflow.machine import allowed_bytes, cpu_flags
 from pipeline.driver.model_cache import fetch_model
 from pipeline.engine import ENGINE_VERSION
 from pipeline.engine.model.hub import SHORT_NAMES
@@ -25,6 +26,7 @@ from pipeline.sources.recording import InputError
 # OpenMP's threads wait for each other at the end of every operation. By default they spin for so long that a
 # model of two threads took two to five times its CPU time while others used the cores.
 SPINS = "1000"
+FAST_INT8 = "avx512_vnni"  # int8 took 0.56 to 0.73 of float32's time there (docs/performance.md)
 # What a process holds beside the weights: it was 0.38 GB at most with tiny.en, 0.42 with base.
 PROCESS_BYTES = 400_000_000
 log = logging.getLogger("earshard")
@@ -49,7 +51,7 @@ def resolve_options(
     """
     before = stored["options"] if stored is not None else {}
     pinned = before.get("model_revision") if before.get("model") == request.model else None
-    auto_dtype = before.get("dtype") or ("bfloat16" if workers.has_gpus(run) else "float32")
+    auto_dtype = before.get("dtype") or _auto_dtype(run)
     snapshot = find_model(request.model, pinned)
     if request.model in SHORT_NAMES:
         log.info("--model %s: %s", request.model, snapshot.path)
@@ -62,10 +64,22 @@ def resolve_options(
         engine_version=before.get("engine_version", ENGINE_VERSION) if request.upgrade else ENGINE_VERSION,
         **request.options,
     )
+    if request.dtype == "auto":
+        log.info("--dtype auto: %s", options.dtype)
     _check_fits_model(options, snapshot)
     if request.policy is not None:
         _check_policy(request.policy, options.model, snapshot)
     return options
+
+
+def _auto_dtype(run: RunOptions) -> str:
+    """bfloat16 on GPUs, int8 on CPUs that have instructions for it, float32 on others.
+
+    The CPUs of a cluster need not be alike, and int8 without those instructions is other arithmetic.
+    """
+    if workers.has_gpus(run):
+        return "bfloat16"
+    return "int8" if FAST_INT8 in cpu_flags() and not on_cluster() else "float32"
 
 
 def _check_fits_model(options: JobOptions, snapshot: Snapshot) -> None:

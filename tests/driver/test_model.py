@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.config import JobOptions, RunOptions
+from pipeline.config import JobOptions, JobRequest, RunOptions
 from pipeline.dataflow.workers import Workers
 from pipeline.driver import model
 from pipeline.driver.model import NotEnoughMemory, check_memory, load_engine
@@ -52,3 +52,24 @@ def test_an_engine_is_not_made_where_it_does_not_fit(monkeypatch):
     monkeypatch.setattr(model, "allowed_bytes", lambda: 1000)
     with pytest.raises(NotEnoughMemory, match=r"^0\.00 GB of memory are there"):
         load_engine(DEMO, RunOptions(), ONE)
+
+
+@pytest.mark.parametrize(
+    ("flags", "address", "dtype"),
+    [
+        ({"avx512_vnni"}, None, "int8"),
+        ({"avx2"}, None, "float32"),
+        ({"avx512_vnni"}, "10.0.0.1:6379", "float32"),  # its other machines may lack it
+    ],
+)
+def test_a_job_of_this_machine_runs_in_int8_where_the_processor_is_made_for_it(
+    monkeypatch, flags, address, dtype
+):
+    monkeypatch.setattr(model, "cpu_flags", lambda: flags)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    request = JobRequest(inputs=("in",), output="out", model="demo")
+    run = RunOptions(gpus_per_actor=0)
+    assert model.resolve_options(request, run).dtype == dtype
+    assert model.resolve_options(request, run, {"options": {"dtype": "float32"}}).dtype == "float32"
