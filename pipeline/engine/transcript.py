@@ -9,6 +9,7 @@ from pipeline.engine.results import Segment, WindowResult
 from pipeline.engine.scheduling.work import Work
 from pipeline.engine.timing.alignment import TokenTimes
 from pipeline.engine.timing.phrases import timed_spans
+from pipeline.engine.timing.words import said_in
 
 
 def window_result(
@@ -51,6 +52,6 @@ def window_result(
         device_s=work.device_s,
         retry_device_s=work.retry_device_s,
         kept=work.kept,
-        spoken=tuple((word.start_s, word.end_s) for _, words in found for word in words or ()),
+        spoken=tuple(span for _, words in found for word in words or () for span in said_in(word)),
         **shared,
     )

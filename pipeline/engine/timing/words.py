@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.engine.languages import UNSPACED_LANGUAGES
+from pipeline.engine.results import Word
 
 REPLACEMENT = "\ufffd"
 OPENING = "¿¡"  # opening marks that Unicode does not call so
@@ -111,6 +113,14 @@ def group_words(
         else:
             words.append(unit)
     return words
+
+
+def said_in(word: Word) -> Iterator[tuple[float, float]]:
+    """When a word was said: letters and digits that are said one by one have a share of its time each."""
+    signs = [sign for sign in word.word if sign.isalnum()]
+    is_spelt = any(sign.isdigit() for sign in signs) or not any(sign.lower() == sign for sign in signs)
+    edges = np.linspace(word.start_s, word.end_s, 1 + (len(signs) if is_spelt and signs else 1)).tolist()
+    yield from pairwise(edges)
 
 
 def _characters(tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) -> Iterator[Group]:

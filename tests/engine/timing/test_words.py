@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipeline.engine.timing.words import alignment_heads, first_positions, group_words, match, median_filter
+from pipeline.engine.results import Word
+from pipeline.engine.timing.words import (
+    alignment_heads,
+    first_positions,
+    group_words,
+    match,
+    median_filter,
+    said_in,
+)
 
 
 def warp(cost: np.ndarray) -> float:
@@ -122,3 +130,19 @@ def test_heads_are_those_of_the_generation_config_or_of_the_upper_half():
     assert alignment_heads({"alignment_heads": [[2, 1], [1, 0]]}, 4, 2) == [(1, 0), (2, 1)]
     assert alignment_heads({}, 4, 2) == [(2, 0), (2, 1), (3, 0), (3, 1)]
     assert alignment_heads({"alignment_heads": [[9, 0], [1, 1]]}, 4, 2) == alignment_heads({}, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("word", "times"),
+    [
+        ("Printing,", [(1.0, 4.0)]),
+        ("A", [(1.0, 4.0)]),
+        ("B-R-E.", [(1.0, 2.0), (2.0, 3.0), (3.0, 4.0)]),
+        ("BRE", [(1.0, 2.0), (2.0, 3.0), (3.0, 4.0)]),
+        ("6x7", [(1.0, 2.0), (2.0, 3.0), (3.0, 4.0)]),
+        ("你", [(1.0, 4.0)]),
+        ("...", [(1.0, 4.0)]),
+    ],
+)
+def test_letters_and_digits_that_are_said_one_by_one_have_their_own_times(word, times):
+    assert list(said_in(Word(start_s=1.0, end_s=4.0, word=word, probability=1.0))) == times
