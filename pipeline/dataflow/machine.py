@@ -1,4 +1,4 @@
-"""What the machine gives the job: its CPUs, what they can do, and its memory, or what a container leaves of them."""
+"""What the machine gives the job: its CPUs, what these can do, its memory, or what a container leaves."""
 
 from __future__ import annotations
 

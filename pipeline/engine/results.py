@@ -48,7 +48,8 @@ class WindowResult:
         prompt) or `language` (it was asked for its own), `temperature=0.4`, `loop_cut`, joined with "+" in
         that order (`temperature=0`: every temperature failed and the greedy text won); or `unheard`: its
         text was hardly less likely over silence, so it has none.
-    spoken: when each word, or each letter of a spelt one, was said, seconds from the window's start; empty where nothing was aligned.
+    spoken: when each word, or each letter of a spelt one, was said, seconds from the window's start; empty
+        where nothing was aligned.
     temperature: of the decoding that was kept.
     device_s: this window's share of the seconds the device worked, retries included.
     retry_device_s: the part of it that went into decoding again.
