@@ -65,7 +65,7 @@ def write(folder, *names, value=None, seconds=1):
     """Recordings of one value; where none is given, files of different names differ."""
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
-        level = 1000 + zlib.crc32(name.encode()) % 1000 if value is None else value
+        level = 1000 + (zlib.crc32(name.encode()) % 1000 if value is None else value)
         soundfile.write(folder / name, np.full(seconds * RATE, level, np.int16), RATE)
 
 
