@@ -73,8 +73,9 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     _limit_process(**json.loads(sys.argv[2]))
     _warm_up()
+    # libmpg123 writes a line for every broken frame, and a parent that has ended is no news.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     connection.send(READY)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes a line for every broken frame
     while True:
         message, descriptors, _, _ = socket.recv_fds(connection, MAX_MESSAGE, 1 + MAX_TOGETHER)
         if not message:

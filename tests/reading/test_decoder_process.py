@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -45,6 +49,16 @@ def test_a_signal_to_all_of_a_job_does_not_make_the_recording_a_crashed_one(deco
     os.kill(pid, number)
     assert decode(decoder, wav).duration_s == 5.0
     assert child_pid(decoder) == pid
+
+
+def test_a_process_whose_parent_has_ended_says_nothing():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.close()
+    limits = json.dumps({"address_space_bytes": 1 << 31, "open_files": 64})
+    command = [sys.executable, "-m", "pipeline.reading.decoder_child", str(theirs.fileno()), limits]
+    done = subprocess.run(command, pass_fds=[theirs.fileno()], capture_output=True, check=False)
+    theirs.close()
+    assert done.stderr == b""
 
 
 def test_it_yields_to_the_model(decoder, wav):
