@@ -35,6 +35,14 @@ class Stopped(BaseException):
     """A signal asked the command to stop."""
 
 
+def names(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    """A click callback that reads names with commas between them."""
+    found = tuple(name.strip() for name in text.split(",")) if text else ()
+    if not all(found) or len(set(found)) < len(found):
+        raise click.BadParameter(f"{text!r}: must be different names with commas between them")
+    return found
+
+
 def run(command: click.Command, name: str) -> NoReturn:
     """Run a command whose function returns (totals, status); print the totals as the last line of stdout.
 

@@ -14,7 +14,13 @@ from jobs import cli
 from pipeline.results import exports, player
 from pipeline.results.clips import ClipRules
 from pipeline.results.faults import Faults
-from pipeline.results.recordings import WholeRecording, read_joined, read_plan_rows, read_planned
+from pipeline.results.recordings import (
+    WholeRecording,
+    in_languages,
+    read_joined,
+    read_plan_rows,
+    read_planned,
+)
 from pipeline.results.turns import as_conversation
 
 HTML, DATASET, WEBDATASET = "html", "dataset", "webdataset"
@@ -22,14 +28,7 @@ FORMATS = (*exports.FORMATS, HTML, DATASET, WEBDATASET)
 OF_CHANNELS = ("merge_channels", "channel_names")
 OF_PAGES = ("one_page", "audio", "embed_mb")
 RULES = tuple(field.name for field in fields(ClipRules))
-OF_DATASETS = ("codec", *RULES)
-
-
-def _names(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",")) if text else ()
-    if not all(names) or len(set(names)) < len(names):
-        raise click.BadParameter(f"{text!r}: must be different names with commas between them")
-    return names
+OF_DATASETS = ("codec", *(name for name in RULES if name != "languages"))
 
 
 @click.command("export", context_settings=cli.SETTINGS, help=__doc__)
@@ -39,7 +38,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, text: str) -> t
               "dataset, webdataset: audio and text of segments, as Parquet or tar.")  # fmt: skip
 @click.option("--merge-channels", is_flag=True,
               help="Several channels as a conversation: turns, each with its speaker.")  # fmt: skip
-@click.option("--channel-names", metavar="NAME,NAME", default="", callback=_names,
+@click.option("--channel-names", metavar="NAME,NAME", default="", callback=cli.names,
               help="What the channels are called.  [default: channel 0,channel 1]")  # fmt: skip
 @click.option("--one-page", is_flag=True, help="html: one page of all recordings.")
 @click.option("--audio", type=click.Choice(["link", "embed", "none"]), default="link", show_default=True,
@@ -59,8 +58,8 @@ def _names(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 @click.option("--max-compression", type=float, default=ClipRules.max_compression, show_default=True,
               help="dataset: leave out what repeats itself more.")  # fmt: skip
 @click.option("--with-fallback", is_flag=True, help="dataset: take what was decoded again, too.")
-@click.option("--languages", metavar="CODE,CODE", default="", callback=_names,
-              help="dataset: take these alone.  [default: all]")  # fmt: skip
+@click.option("--languages", metavar="CODE,CODE", default="", callback=cli.names,
+              help="Take segments in these alone; nemo: recordings.  [default: all]")  # fmt: skip
 @click.option("--output", help="Folder to write to.  [default: OUT/export, of a data set OUT/dataset]")
 @click.pass_context
 def export(
@@ -72,7 +71,7 @@ def export(
         return _write_dataset(out, kind, output or os.path.join(out, "dataset"), given)
     folder = output or os.path.join(out, "export")
     found = _Found(out)
-    recordings = found.recordings(given["channel_names"], given["merge_channels"])
+    recordings = _shaped(found.recordings(), kind, given)
     if kind == HTML:
         num_written = _write_pages(out, folder, recordings, found.faults, given)
     elif kind in exports.FILES:
@@ -101,12 +100,11 @@ class _Found:
         self.planned, self.faults = read_planned(self.out), Faults()
         self._statuses: list[str] = []
 
-    def recordings(self, channel_names: tuple[str, ...], merge_channels: bool) -> Iterator[WholeRecording]:
-        """The finished ones, in the form that was asked for."""
+    def recordings(self) -> Iterator[WholeRecording]:
+        """The finished ones."""
         for one in read_joined(self.out, self.planned, self.faults):
             self._statuses.append(one.status)
-            named = replace(one, channel_names=channel_names)
-            yield as_conversation(named) if merge_channels else named
+            yield one
 
     def totals(self, folder: str, kind: str, num_written: int) -> tuple[dict[str, Any], int]:
         """The JSON line, and the exit status."""
@@ -123,6 +121,19 @@ class _Found:
             "num_faults": self.faults.num,
         }
         return totals, cli.UNFINISHED if num_unfinished or self.faults.num else cli.OK
+
+
+def _shaped(
+    recordings: Iterator[WholeRecording], kind: str, given: dict[str, Any]
+) -> Iterator[WholeRecording]:
+    """Recordings in the languages and the form that were asked for."""
+    for one in recordings:
+        kept = in_languages(one, given["languages"]) if given["languages"] else one
+        # a manifest's text is of the whole audio
+        if kept is None or (kind == "nemo" and len(kept.segments) < len(one.segments)):
+            continue
+        named = replace(kept, channel_names=given["channel_names"])
+        yield as_conversation(named) if given["merge_channels"] else named
 
 
 def _write_pages(

@@ -28,6 +28,8 @@ from pipeline.results.text_files import spreadsheet_safe, writing
 @click.option("--json", "json_file", help="Write everything, each shard too, as JSON.")
 @click.option("--csv", "csv_file", help="Write a line for each run, day, model and shard.")
 @click.option("--html", "html_file", help="Write one page with plots that needs nothing else.")
+@click.option("--languages", metavar="CODE,CODE", default="", callback=cli.names,
+              help="Figures by language of these alone.  [default: all]")  # fmt: skip
 @click.option("--gpu-hour-usd", type=click.FloatRange(min=0),
               help="Price to count with.  [default: the one the jobs were run with]")  # fmt: skip
 def report(
@@ -35,6 +37,7 @@ def report(
     json_file: str | None,
     csv_file: str | None,
     html_file: str | None,
+    languages: tuple[str, ...],
     gpu_hour_usd: float | None,
 ) -> tuple[dict[str, Any], int]:
     """Print tables on stderr and the figures as one JSON line; write the files asked for.
@@ -42,7 +45,7 @@ def report(
     Status 1 where something of an output could not be read or scored: a line names it.
     """
     faults = Faults()
-    found = make_report(_read(outputs, gpu_hour_usd, faults))
+    found = make_report(_read(outputs, gpu_hour_usd, faults), languages)
     _print_tables(found)
     totals = as_json(found)
     if json_file:
@@ -83,7 +86,14 @@ def as_json(found: Report) -> dict[str, Any]:
         "failures": [asdict(failure) for failure in found.failures],
         **{
             name: [asdict(figures) for figures in getattr(found, name)]
-            for name in ("by_run", "by_day", "by_model", "slowest_shards", "slowest_recordings")
+            for name in (
+                "by_run",
+                "by_day",
+                "by_model",
+                "by_language",
+                "slowest_shards",
+                "slowest_recordings",
+            )
         },
     }
 
@@ -121,6 +131,13 @@ def _print_tables(found: Report) -> None:
             shown.add_row(*map(escape, row))
         shown.add_section()
     console.print(shown)
+    for table in report_html.languages(found):
+        for name, recordings, segments, speech, errors, interval in table.rows:
+            console.print(
+                f"language {name}: {speech} of speech, {segments} segments, {recordings} recordings, "
+                f"WER {errors} ({interval})",
+                markup=False,
+            )
     for table in report_html.slowest_recordings(found):
         for name, audio, device, rtfx in table.rows:
             console.print(

@@ -215,7 +215,7 @@ def _clip_row(row: Mapping[str, Any], clip: Clip, samples: np.ndarray, codec: st
         **row,
         **{name: getattr(clip, name) for name in CLIPS.names if hasattr(clip, name)},
         "audio": {"bytes": sound.getvalue(), "path": f"{_key(row, clip)}.{codec}"},
-        "text_language": row["text_language"] or row["language"],
+        "text_language": row["text_language"] or clip.language,
     }
     return {name: values[name] for name in CLIPS.names}
 

@@ -35,7 +35,7 @@ class ClipRules:
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One segment, or several joined; `reason` says why it is left out, None: it is taken.
+    """One segment, or several in one language joined; `reason` says why it is left out, None: it is taken.
 
     start_s, end_s: seconds in the recording, the audio around it included. avg_logprob and the other figures:
     those of its worst segment.
@@ -45,6 +45,7 @@ class Clip:
     start_s: float
     end_s: float
     text: str
+    language: str | None
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
@@ -53,10 +54,12 @@ class Clip:
 
 def clips_of(row: Mapping[str, Any], rules: ClipRules) -> list[Clip]:
     """The clips of a row of TRANSCRIPTS, every segment of it in one of them, in the order of time."""
-    language = row["text_language"] or row["language"]
-    segments = row["segments"] or []
+    segments = [
+        {**segment, "language": segment.get("language") or row["language"]}
+        for segment in row["segments"] or []
+    ]
     is_copy = row["same_as"] is not None  # a model that learns from it learns it once
-    refusals = ["copy" if is_copy else _refusal(segment, row["language"], rules) for segment in segments]
+    refusals = ["copy" if is_copy else _refusal(segment, rules) for segment in segments]
     found = []
     for first, last in _runs(segments, refusals, rules):
         group = segments[first : last + 1]
@@ -67,7 +70,10 @@ def clips_of(row: Mapping[str, Any], rules: ClipRules) -> list[Clip]:
                 segment_ids=tuple(segment["id"] for segment in group),
                 start_s=start_s,
                 end_s=end_s,
-                text=join_texts((segment["text"], language) for segment in group),
+                text=join_texts(
+                    (segment["text"], row["text_language"] or segment["language"]) for segment in group
+                ),
+                language=group[0]["language"],
                 avg_logprob=min(segment["avg_logprob"] for segment in group),
                 compression_ratio=max(segment["compression_ratio"] for segment in group),
                 no_speech_prob=max(segment["no_speech_prob"] for segment in group),
@@ -77,11 +83,11 @@ def clips_of(row: Mapping[str, Any], rules: ClipRules) -> list[Clip]:
     return found
 
 
-def _refusal(segment: Mapping[str, Any], language: str | None, rules: ClipRules) -> str | None:
+def _refusal(segment: Mapping[str, Any], rules: ClipRules) -> str | None:
     """Why a segment is left out whatever stands beside it."""
     if not segment["text"].strip():
         return "text"
-    if rules.languages and language not in rules.languages:
+    if rules.languages and segment["language"] not in rules.languages:
         return "language"
     if segment["fallback"] is not None and not rules.with_fallback:
         return "fallback"
@@ -116,6 +122,8 @@ def _joins(
 ) -> bool:
     """Whether a segment goes into the clip that begins with `first` and ends before it."""
     if refusals[place] is not None or refusals[place - 1] is not None:
+        return False
+    if segments[place]["language"] != segments[first]["language"]:
         return False
     gap_s = segments[place]["start_s"] - segments[place - 1]["end_s"]
     return gap_s <= MAX_GAP_S and segments[place]["end_s"] - segments[first]["start_s"] <= rules.target_s

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,9 +25,9 @@ class WholeRecording:
     """One recording, whatever number of rows it has.
 
     It failed if any of its rows did: `text` is null then, and `segments` are those of the other rows. Each
-    segment says its `channel`; times are seconds in the recording, `duration_s` is null where no part of it
-    could be decoded. `language` is that of the rows with most speech, `text_language` that of their text:
-    English where it was translated.
+    segment says its `channel` and the `language` spoken in it; times are seconds in the recording,
+    `duration_s` is null where no part of it could be decoded. `language` is that of the rows with most
+    speech, `text_language` that of their text: English where it was translated.
     """
 
     recording_id: str
@@ -148,6 +148,30 @@ def join_rows(rows: list[dict[str, Any]]) -> WholeRecording:
     )
 
 
+def in_languages(recording: WholeRecording, languages: Collection[str]) -> WholeRecording | None:
+    """A recording with the segments in some languages alone; None where it has no such segment.
+
+    Its `language` is then the one that its segments are in for most of the time.
+    """
+    kept = [segment for segment in recording.segments if segment["language"] in languages]
+    if not kept:
+        return None
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for segment in kept:
+        seconds[segment["language"]] += segment["end_s"] - segment["start_s"]
+    spoken = max(seconds, key=lambda language: seconds[language])
+    written = recording.text_language if recording.is_translated else None
+    text = join_texts((segment["text"], written or segment["language"]) for segment in kept)
+    return replace(
+        recording,
+        segments=tuple({**segment, "id": number} for number, segment in enumerate(kept)),
+        language=spoken,
+        text_language=written or spoken,
+        language_probability=recording.language_probability if spoken == recording.language else None,
+        text=None if recording.text is None else text,
+    )
+
+
 def _with_most_speech(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The row of the language that is spoken longest that has most of it; any where none is known."""
     seconds: defaultdict[str | None, float] = defaultdict(float)
@@ -185,7 +209,12 @@ def _duration_s(rows: list[dict[str, Any]]) -> float | None:
 
 def _segments(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = [
-        {**segment, "part": row["part"], "channel": row["channel"]}
+        {
+            **segment,
+            "part": row["part"],
+            "channel": row["channel"],
+            "language": segment.get("language") or row["language"],
+        }
         for row in rows
         for segment in row["segments"] or []
     ]

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pipeline.metrics.cost import SECONDS_PER_HOUR
 from pipeline.results.page import Table, page
-from pipeline.results.report import GroupFigures, Report
+from pipeline.results.report import GroupFigures, LanguageFigures, Report
 from pipeline.results.report_plots import duration, report_plots
 from pipeline.results.subtitles import shown_text
 
@@ -23,7 +23,7 @@ def render_report(report: Report, made_at: datetime) -> str:
         made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
         tiles=tiles(report),
         plots=[plot for plot in report_plots(report) if plot is not None],
-        tables=[*tables(report), *slowest_recordings(report)],
+        tables=[*tables(report), *languages(report), *slowest_recordings(report)],
         failures=[
             (failure.error_type, failure.num_rows, [shown_text(text) for text in failure.examples])
             for failure in report.failures
@@ -97,7 +97,7 @@ def _text(value: float | None, form: str, otherwise: str = "-") -> str:
     return otherwise if value is None else form.format(value)
 
 
-def _interval(figures: GroupFigures) -> str:
+def _interval(figures: GroupFigures | LanguageFigures) -> str:
     low, high = figures.wer_low, figures.wer_high
     return "-" if low is None or high is None else f"{low:.1%} to {high:.1%}"
 
@@ -126,6 +126,23 @@ def tables(report: Report) -> list[Table]:
         ("Slowest shards", report.slowest_shards),
     )
     return [table(title, figures) for title, figures in groups if figures]
+
+
+def languages(report: Report) -> list[Table]:
+    """What is in which language; none where no row says it."""
+    rows = tuple(
+        (
+            shown_text(one.language),
+            f"{one.num_recordings:,}",
+            f"{one.num_segments:,}",
+            duration(one.speech_s),
+            _text(one.wer, "{:.2%}"),
+            _interval(one),
+        )
+        for one in report.by_language
+    )
+    header = ("", "recordings", "segments", "speech", "WER", "95 %")
+    return [Table(title="Languages", header=header, rows=rows)] if rows else []
 
 
 def slowest_recordings(report: Report) -> list[Table]:

@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipeline.output import commit
 from pipeline.output.files import JOB, RUNS_FOLDER, existing_store, read_transcripts
 from pipeline.output.store import Store
 from pipeline.results.faults import Faults
-from pipeline.results.recordings import join_rows
+from pipeline.results.recordings import WholeRecording, join_rows
 from pipeline.schema import COUNTS
 
 MAX_EXAMPLES = 3
@@ -58,10 +58,20 @@ class Failure:
 
 @dataclass(frozen=True)
 class RecordingCounts:
-    """The word counts of one recording, and the marker of the shard that its first row lies in."""
+    """The word counts and the language of one recording, and the marker of its first row's shard."""
 
     marker: dict[str, Any]
     counts: wer.Counts
+    language: str | None
+
+
+@dataclass
+class LanguageFacts:
+    """What is in one language: the ids of recordings with speech in it, seconds of it, segments."""
+
+    recordings: set[str] = field(default_factory=set)
+    speech_s: float = 0.0
+    num_segments: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +85,7 @@ class OutputFacts:
     num_recordings: int
     num_failed: int
     failures: tuple[Failure, ...]
+    languages: dict[str, LanguageFacts]
     adaptive: dict[str, Any] | None  # see `adaptive.summary`
     num_skipped: int = 0  # files without a media extension, when the job was planned
     num_passed_over: int = 0  # what systems leave behind, and the output itself
@@ -116,13 +127,14 @@ def read_output(
         markers=tuple(markers),
         runs=tuple(_runs(store, path, job["options"]["model"], price)),
         scored=tuple(
-            RecordingCounts(by_shard[shard_id], counts)
-            for shard_id, counts in rows.all_counts()
+            RecordingCounts(by_shard[shard_id], counts, language)
+            for shard_id, counts, language in rows.all_counts()
             if shard_id in by_shard
         ),
         num_recordings=len(rows.failed),
         num_failed=sum(rows.failed.values()),
         failures=tuple(rows.failures.values()),
+        languages=dict(rows.languages),
         adaptive=summarise_policy(store, markers, job["options"].get("wer_budget")),
         **{name: job.get(name, 0) for name in ("num_skipped", "num_passed_over", "num_copies")},
     )
@@ -135,7 +147,8 @@ class _Rows:
         self._faults = faults
         self.failed: dict[str, bool] = {}  # by recording_id
         self.failures: dict[str, Failure] = {}  # by cause
-        self._counts: list[tuple[int, wer.Counts]] = []
+        self.languages: defaultdict[str, LanguageFacts] = defaultdict(LanguageFacts)
+        self._counts: list[tuple[int, wer.Counts, str | None]] = []
         self._joint: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def add(self, row: dict[str, Any]) -> None:
@@ -146,28 +159,44 @@ class _Rows:
             cause = row["error_type"]
             one = Failure(error_type=cause, num_rows=1, examples=(f"{recording_id}: {row['error_message']}",))
             self.failures[cause] = one + self.failures[cause] if cause in self.failures else one
+        self._add_languages(row)
         if row["num_hits"] is not None:
             counts = wer.Counts(**{name: row[name] for name in COUNTS})
-            self._counts.append((row["shard_id"], counts))
+            self._counts.append((row["shard_id"], counts, row["language"]))
         elif row["reference"] is not None:
             self._joint[recording_id].append(row)
 
-    def all_counts(self) -> Iterator[tuple[int, wer.Counts]]:
-        """Shard and word counts of every recording that was scored; several rows of one are scored joined."""
+    def _add_languages(self, row: dict[str, Any]) -> None:
+        seconds = {one["language"]: one["speech_s"] for one in row["languages"] or ()}
+        if not seconds and row["language"]:  # an output of before
+            seconds = {row["language"]: row["speech_s"] or 0.0}
+        for language, speech_s in seconds.items():
+            facts = self.languages[language]
+            facts.recordings.add(row["recording_id"])
+            facts.speech_s += speech_s if row["same_as"] is None else 0.0
+        for segment in row["segments"] or ():
+            if language := segment.get("language") or row["language"]:
+                self.languages[language].num_segments += 1
+
+    def all_counts(self) -> Iterator[tuple[int, wer.Counts, str | None]]:
+        """Shard, word counts and language of every recording that was scored.
+
+        Several rows of one are scored joined.
+        """
         yield from self._counts
         for recording_id, rows in self._joint.items():
-            counts = None
+            counts, whole = None, None
             with self._faults.named(recording_id):
-                counts = _joint_counts(rows)
-            if counts is not None:
-                yield min(row["shard_id"] for row in rows), counts
+                whole = join_rows(rows)
+                counts = _joint_counts(whole)
+            if counts is not None and whole is not None:
+                yield min(row["shard_id"] for row in rows), counts, whole.language
 
 
-def _joint_counts(rows: list[dict[str, Any]]) -> wer.Counts | None:
-    whole = join_rows(rows)
-    if whole.text is None:
+def _joint_counts(whole: WholeRecording) -> wer.Counts | None:
+    if whole.text is None or whole.reference is None:
         return None
-    return wer.count_errors(rows[0]["reference"], whole.text, whole.text_language)
+    return wer.count_errors(whole.reference, whole.text, whole.text_language)
 
 
 def _price(markers: Sequence[dict[str, Any]]) -> float | None:

@@ -29,6 +29,7 @@ def segment(text, start_s=0.0, end_s=3.0, **changes):
     values = {
         "id": 0, "start_s": start_s, "end_s": end_s, "text": text, "avg_logprob": -0.2, "no_speech_prob": 0.0,
         "compression_ratio": 1.0, "sparsity": 0.0, "fallback": None, "words": None,
+        "language": None,
     }  # fmt: skip
     return values | changes
 
