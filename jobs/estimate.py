@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.table import Table
 
 from jobs import cli
@@ -26,6 +27,18 @@ OTHER = {
     "local",
     "upgrade",
 }
+# Those that say what is read; all others say how it is transcribed, and count only where that is timed here.
+READING = {
+    "inputs",
+    "channels",
+    "streams",
+    "voice_activity",
+    "shard_hours",
+    "max_hours",
+    "all_files",
+    "duplicates",
+    "gpu_hour_usd",
+}
 MINUTES = click.FloatRange(min=0, min_open=True)
 
 
@@ -42,12 +55,23 @@ def estimate_inputs(**given: Any) -> tuple[dict[str, Any], int]:
     earlier, rtfx = given["earlier"], given["rtfx"]
     if earlier is not None and rtfx is not None:
         raise cli.WrongUse("--from and --rtfx exclude each other")
+    if earlier is not None or rtfx is not None:
+        _refuse_untimed("--from" if rtfx is None else "--rtfx")
     request = job_request({**given, "output": "", "references": None, "upgrade": False})
     found = estimate.survey_inputs(request, sample_s=60 * given["sample_minutes"])
     rate = _rate(given, request, found)
     outcome = estimate.estimate_job(found, rate)
     _print(outcome)
     return outcome.as_dict(), cli.OK
+
+
+def _refuse_untimed(told: str) -> None:
+    """Raise `WrongUse` for options that change nothing where the rate is told."""
+    context = click.get_current_context()
+    timed = [option.name for option in transcribe.params if option.name not in OTHER | READING]
+    for name in filter(None, [*timed, "timed_minutes"]):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise cli.WrongUse(f"--{name.replace('_', '-')} changes nothing beside {told}: leave it out")
 
 
 estimate_inputs.params += [option for option in transcribe.params if option.name not in OTHER]
@@ -58,7 +82,7 @@ def _rate(given: dict[str, Any], request: JobRequest, found: Survey) -> Rate | N
         return told_rate(given["rtfx"], given["gpu_hour_usd"])
     if given["earlier"] is not None:
         source = click.get_current_context().get_parameter_source("gpu_hour_usd")
-        is_given = source is not None and source.name != "DEFAULT"
+        is_given = source is not ParameterSource.DEFAULT
         return rate_of_output(given["earlier"], given["gpu_hour_usd"] if is_given else None)
     if not found.audio:
         return None

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 
+from jobs.estimate import estimate_inputs
 from pipeline.adaptive.policy_file import PolicyFile
 from pipeline.config import JobOptions, JobRequest, RunOptions
 from pipeline.driver.estimate import estimate_job, survey_inputs, wall_hours
@@ -118,9 +120,15 @@ def test_an_earlier_output_gives_its_rate():
 
 
 def test_the_command_prints_a_table_and_json(inputs):
-    command = [sys.executable, "-m", "jobs.estimate", str(inputs), "--rtfx", "100", "--model", "demo"]
+    command = [sys.executable, "-m", "jobs.estimate", str(inputs), "--rtfx", "100"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["num_recordings"] == 11
     assert "1 corrupt" in done.stderr
     wrong = subprocess.run([*command, "--from", "x"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (wrong.returncode, wrong.stderr.strip()) == (2, "error: --from and --rtfx exclude each other")
+
+
+@pytest.mark.parametrize("option", [["--model", "demo"], ["--beam-size", "5"], ["--timed-minutes", "1"]])
+def test_an_option_of_what_is_timed_here_is_refused_where_the_rate_is_told(option):
+    done = CliRunner().invoke(estimate_inputs, ["in", "--rtfx", "9", *option], standalone_mode=False)
+    assert str(done.exception) == f"{option[0]} changes nothing beside --rtfx: leave it out"

@@ -41,6 +41,25 @@ def test_a_command_that_is_not_there_is_wrong_use():
     assert done.stderr.startswith("error: translate: no such command; must be archive | ")
 
 
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("earshard tr", ["plain,transcribe"]),
+        ("earshard transcribe --word", ["plain,--word-timestamps"]),
+        ("earshard transcribe --channels ", ["plain,mix", "plain,split", "plain,auto"]),
+    ],
+)
+def test_a_shell_is_told_how_a_line_goes_on(words, wanted):
+    given = {"_EARSHARD_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    assert sorted(run(env=os.environ | given).stdout.split()) == sorted(wanted)
+
+
+def test_the_script_for_completion_asks_this_command():
+    script = run(env=os.environ | {"_EARSHARD_COMPLETE": "zsh_source"}).stdout
+    assert "#compdef earshard" in script
+    assert "_EARSHARD_COMPLETE=zsh_complete earshard" in script
+
+
 @pytest.mark.slow
 def test_a_wheel_works_from_another_folder_without_the_repository(tmp_path):
     pytest.importorskip("setuptools", minversion="77")
