@@ -143,7 +143,7 @@ def make_report(outputs: Sequence[OutputFacts], languages: Collection[str] = ())
         slowest_recordings=_slowest_recordings(markers),
         failures=_failures(outputs),
         markers=tuple(markers),
-        adaptive=tuple(output.adaptive for output in outputs if output.adaptive is not None),
+        adaptive=tuple(one.adaptive | {"output": one.path} for one in outputs if one.adaptive is not None),
     )
 
 

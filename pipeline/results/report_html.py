@@ -5,8 +5,9 @@ Everything reaches the page through Jinja's autoescaping, and the page forbids i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from pipeline.metrics.cost import SECONDS_PER_HOUR
 from pipeline.results.page import Table, page
@@ -23,7 +24,7 @@ def render_report(report: Report, made_at: datetime) -> str:
         made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
         tiles=tiles(report),
         plots=[plot for plot in report_plots(report) if plot is not None],
-        tables=[*tables(report), *languages(report), *slowest_recordings(report)],
+        tables=[*evidence(report), *languages(report), *tables(report), *slowest_recordings(report)],
         failures=[
             (failure.error_type, failure.num_rows, [shown_text(text) for text in failure.examples])
             for failure in report.failures
@@ -52,11 +53,7 @@ def tiles(report: Report) -> list[tuple[str, str, str]]:
         ("Audio", duration(total.audio_s), f"{duration(total.speech_s)} of it speech"),
         ("Recordings", f"{report.num_recordings:,}", _left_out(report)),
         ("Speed", _text(total.rtfx, "{:,.1f}x"), f"{duration(total.device_s)} of device time"),
-        (
-            "Cost per audio hour",
-            _text(total.usd_per_audio_hour, "${:.4f}"),
-            _text(total.usd_per_audio_hour_held, "${:.4f} with idle time", "a CPU has no price"),
-        ),
+        _cost_tile(total),
         (
             "Word error rate",
             _text(total.wer, "{:.2%}"),
@@ -69,6 +66,14 @@ def tiles(report: Report) -> list[tuple[str, str, str]]:
         ),
         *([_excess_tile(report)] if report.adaptive else []),
     ]
+
+
+def _cost_tile(total: GroupFigures) -> tuple[str, str, str]:
+    """What the bill says, else the price of the time that devices worked, and both by audio hour."""
+    usd = total.cost_usd if total.cost_usd_held is None else total.cost_usd_held
+    remark = _text(total.usd_per_audio_hour, "${:.4f} an audio hour", "a CPU has no price")
+    idle = _text(total.usd_per_audio_hour_held, ", ${:.4f} with idle time", "")
+    return "Cost", _text(usd, "${:,.2f}"), remark + idle
 
 
 def _excess_tile(report: Report) -> tuple[str, str, str]:
@@ -126,6 +131,21 @@ def tables(report: Report) -> list[Table]:
         ("Slowest shards", report.slowest_shards),
     )
     return [table(title, figures) for title, figures in groups if figures]
+
+
+def evidence(report: Report) -> list[Table]:
+    """How sparse each output was, and what says that this loses no more than its budget."""
+    header = ("", "levels", "budget", "because of", "its WER change", "at most", "excess here", "at most")
+    rows = tuple(map(_evidence_row, report.adaptive))
+    return [Table(title="Adaptive sparsity, and what it rests on", header=header, rows=rows)] if rows else []
+
+
+def _evidence_row(found: Mapping[str, Any]) -> tuple[str, ...]:
+    told = found["evidence"] or {}
+    levels = ", ".join(f"{level} in {num} shards" for level, num in found["levels"].items())
+    changes = (_text(told.get(name), "{:+.2%}") for name in ("wer_change", "wer_change_bound"))
+    here = (_text(found[name], "{:+.2%}") for name in ("excess", "excess_bound"))
+    return shown_text(found["output"]), levels, f"{found['wer_budget']:.2%}", found["reason"], *changes, *here
 
 
 def languages(report: Report) -> list[Table]:

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -82,6 +83,18 @@ def test_every_grouping_adds_up_to_the_total(output, tmp_path):
     assert [group.group for group in found.by_day] == ["2026-02-28", "2026-03-01", "2026-03-02"]
     assert [group.group for group in found.by_model] == ["large", "small"]
     assert found.by_shard[-1].group == "other/shard-000000"
+
+
+def test_failures_come_first_and_sparsity_is_shown_with_what_it_rests_on(output):
+    evidence = {"wer_change": 0.001, "wer_change_bound": 0.005}
+    told = {"wer_budget": 0.01, "reason": "the evidence that ships for m", "levels": {"3": 2}}
+    told |= {"output": "out", "evidence": evidence, "excess": None, "excess_bound": None}
+    (table,) = report_html.evidence(replace(make(output), adaptive=(told,)))
+    assert table.rows == (
+        ("out", "3 in 2 shards", "1.00%", "the evidence that ships for m", "+0.10%", "+0.50%", "-", "-"),
+    )
+    page = report_html.render_report(make(output), DAY)
+    assert page.index("Failures to look at") < page.index("Throughput") < page.index("Runs")
 
 
 def test_idle_time_and_killed_runs_are_paid_for(output):
