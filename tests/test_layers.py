@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "planning": "schema sources",
     "longform": OF_ENGINE,
     "reading": "errors schema sources planning engine.audio",
+    "recogniser": "engine longform reading",
     "metrics": "schema engine.languages",
     "output": "errors schema planning metrics",
     "adaptive": ADAPTIVE,
