@@ -6,7 +6,7 @@ TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch>=2.11,<2.1
 
 .PHONY: demo test test-fast chaos gpu gpu-job lint clean
 
-# The bundled recordings, with the bundled model or with another: make demo MODEL=openai/whisper-base
+# The bundled recordings, with the bundled model or with another: make demo MODEL=base
 MODEL ?= demo
 DEMO_OUT ?= out/demo$(if $(filter-out demo,$(MODEL)),-$(notdir $(MODEL)))
 demo: .venv/installed

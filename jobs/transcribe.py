@@ -19,7 +19,7 @@ all of it    {output}/transcripts/*.parquet
 the report   {output}/report.html
 next         earshard export {output} --format srt
              earshard report {output}
-             earshard transcribe FOLDER --output OUT --model openai/whisper-base"""
+             earshard transcribe FOLDER --output OUT --model base"""
 
 
 @click.command(context_settings=cli.SETTINGS, help=__doc__)
