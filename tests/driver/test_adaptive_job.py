@@ -173,7 +173,7 @@ def test_a_level_that_proves_too_lossy_is_left_two_epochs_later(folder, tmp_path
     levels = tuple(Level(selector="stride", sparsity=sparsity) for sparsity in (0.05, 0.15, 0.5))
     revision = resolve("demo", revision=None).revision
     policy = PolicyFile(model="demo", model_revision=revision, levels=levels, start=3)
-    totals = run(folder, tmp_path / "out", loss=2.0, budget=0.03, sparsity=policy)
+    totals = run(folder, tmp_path / "out", loss=2.0, budget=0.013, sparsity=policy)
     by_epoch = [decisions(tmp_path / "out")[f"epoch-{epoch:05d}.json"] for epoch in range(7)]
     assert [level["rung"] for level in by_epoch[:2]] == [3, 3]
     assert by_epoch[-1]["rung"] < 3

@@ -17,6 +17,7 @@ from pipeline.engine.results import Word
 from pipeline.engine.sparsify.level import Level
 from pipeline.engine.sparsify.scoring_layer import encode_sparse
 from pipeline.engine.timing.alignment import Aligner, Spoken, fit, place_words
+from pipeline.engine.timing.words import said_in
 from tests.engine.conftest import MINI, make_speechlike
 from tests.synthetic.scenes import Script, compose
 from tests.synthetic.speech import SpeechUnavailableError, require_speech
@@ -45,7 +46,7 @@ def test_words_spell_their_segments_and_go_forward_inside_the_window(load, spars
         assert edges == sorted(edges)
         assert all(0 <= time <= len(samples) / 16000 for time in edges)
         assert all(0 <= word.probability <= 1 for word in words)
-        assert result.spoken == tuple((word.start_s, word.end_s) for word in words)
+        assert result.spoken == tuple(span for word in words for span in said_in(word))
         for segment in result.segments:
             assert (segment.start_s, segment.end_s) == (segment.words[0].start_s, segment.words[-1].end_s)
             assert "".join(word.word for word in segment.words).strip() == segment.text
