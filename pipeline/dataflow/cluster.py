@@ -13,6 +13,7 @@ import threading
 import urllib.request
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -113,13 +114,31 @@ def _start_patiently() -> Any:
 def _start() -> Any:
     import ray
 
-    return ray.init(
-        address="local",
-        num_cpus=max(MIN_CPUS, allowed_cpus().num),
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        _system_config={"idle_worker_killing_time_threshold_ms": IDLE_WORKER_MS},
-    )
+    with _groups_of_their_own():
+        return ray.init(
+            address="local",
+            num_cpus=max(MIN_CPUS, allowed_cpus().num),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            _system_config={"idle_worker_killing_time_threshold_ms": IDLE_WORKER_MS},
+        )
+
+
+@contextmanager
+def _groups_of_their_own() -> Iterator[None]:
+    """What Ray starts is not in the job's process group: a signal to that is the driver's to answer.
+
+    Ray's processes, which had it too, would end the driver before it can say that it was stopped. They end
+    with the driver in any case. Ray 2.60 has no option for it.
+    """
+    from ray._private import services
+
+    plain = services.ConsolePopen
+    services.ConsolePopen = partial(plain, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = plain
 
 
 def refuse_open_head(dashboard: str | None) -> None:
