@@ -205,8 +205,11 @@ def kill_nodes(bench: Bench, number: int) -> Tally:
                 break
             bench.cluster.kill_node(0)
             faults += 1
-            late.append(bench.cluster.add_node())
-            bench.cluster.nodes.append(late[-1])
+            if faults < min(number, num_at_start):  # a new one takes so long that the last could do the rest
+                continue
+            while len(bench.cluster.nodes) < num_at_start:
+                late.append(bench.cluster.add_node())
+                bench.cluster.nodes.append(late[-1])
         process.wait(RUN_S)
     tally = bench.judge(output, faults, resumes=0)
     if faults >= num_at_start and not devices(output) & {f"cpu:{node.node_id}" for node in late}:
