@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import wave
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +16,8 @@ from pipeline.engine.decoding.memory import Int8Memory, PlainMemory, allocate, b
 from pipeline.engine.model.shape import Shape
 from tests.engine.conftest import MINI, make_speechlike
 from tests.engine.decoding.made_memory import exact, made
+from tests.engine.interpreter import compare_interpreted
 
-ROOT = Path(__file__).parents[3]
 # Slots, heads, tokens, positions, head size: a step, a prompt, more queries than a block has, a remainder.
 SHAPES = [(3, 2, 1, 1500, 64), (2, 2, 4, 200, 32), (1, 1, 20, 64, 16), (2, 1, 1, 17, 64)]
 LENGTHS_S = [30.0, 7.3, 12.0]
@@ -48,18 +42,8 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def compared():
     """What the kernel gave for every shape in float32, and for one in float16, beside float64."""
-    if find_spec("triton") is None:
-        pytest.skip("the triton package is not installed: it comes with torch's CUDA builds")
     cases = [*((shape, "float32") for shape in SHAPES), (SHAPES[1], "float16")]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPARE, json.dumps(cases)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    usable, *found = json.loads(done.stdout)
-    assert usable
-    return found
+    return compare_interpreted(COMPARE, cases)
 
 
 def test_the_kernel_attends_as_float64_does(compared):

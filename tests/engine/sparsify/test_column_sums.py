@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[3]
+from tests.engine.interpreter import compare_interpreted
+
 # Batch, heads, positions, head size: a full block, blocks with a remainder, less than one, a whole window.
 SHAPES = [(1, 1, 128, 64), (2, 3, 200, 32), (1, 2, 17, 16), (1, 1, 1500, 64)]
 
@@ -40,19 +34,9 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def compared():
     """What the kernel gave for every shape in float32, and for one in float16, beside float64."""
-    if find_spec("triton") is None:
-        pytest.skip("the triton package is not installed: it comes with torch's CUDA builds")
     # Float16 stands for bfloat16, which the interpreter cannot multiply.
     cases = [*((shape, "float32") for shape in SHAPES), ((1, 2, 200, 64), "float16")]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPARE, json.dumps(cases)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    usable, *found = json.loads(done.stdout)
-    assert usable
-    return found
+    return compare_interpreted(COMPARE, cases)
 
 
 def test_the_sums_are_those_of_a_float64_softmax(compared):
