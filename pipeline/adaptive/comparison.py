@@ -12,7 +12,14 @@ import numpy as np
 
 from pipeline.adaptive.bounds import Draw, certainty
 from pipeline.engine.audio import SAMPLE_RATE, WINDOW_SAMPLES
-from pipeline.longform.placed import PlacedResult, PlacedWindow, Root, first_pass_logprob, text_of
+from pipeline.longform.placed import (
+    PlacedResult,
+    PlacedWindow,
+    Root,
+    first_pass_logprob,
+    text_logprob,
+    text_of,
+)
 from pipeline.metrics import wer
 
 SHIFT_S = 0.13  # how much earlier a window is begun when dense is compared with itself
@@ -89,7 +96,7 @@ def compare(
     is_same_language = sparse[0].result.language == language
     texts = text_of(dense), text_of(shifted), text_of(sparse)
     return Compared(
-        draw=compare_texts(*texts, dense[0].result.written_language, _logprob(dense)),
+        draw=compare_texts(*texts, dense[0].result.written_language, text_logprob(dense)),
         kept_positions=sum(done.result.kept_positions for done in sparse),
         total_positions=sum(done.result.total_positions for done in sparse),
         retried_positions=_retried_positions(sparse),
@@ -101,19 +108,10 @@ def compare(
     )
 
 
-def _logprob(results: Sequence[PlacedResult]) -> float | None:
-    """The mean log-probability of a token of these; None without text."""
-    said = [done.result for done in results if done.result.text]
-    tokens = sum(result.num_tokens for result in said)
-    return sum(result.avg_logprob * result.num_tokens for result in said) / tokens if tokens else None
-
-
-def compare_texts(
-    dense: str, shifted: str, sparse: str, language: str | None, logprob: float | None = None
-) -> Draw:
+def compare_texts(dense: str, shifted: str, sparse: str, language: str | None, logprob: float | None) -> Draw:
     """How the texts of a window differ: dense, dense begun earlier, sparse.
 
-    logprob: the mean log-probability of a token of the dense text, if it is known.
+    logprob: of the dense text (`longform.text_logprob`).
     """
     counts = wer.count_errors(dense, sparse, language)
     return Draw(

@@ -110,6 +110,13 @@ def first_pass_logprob(results: Sequence[PlacedResult]) -> float | None:
     return first.avg_logprob if first.text and first.fallback is None else None
 
 
+def text_logprob(results: Iterable[PlacedResult]) -> float | None:
+    """The mean log-probability of a token of the text that windows ended with; None without text."""
+    said = [done.result for done in results if done.result.text]
+    tokens = sum(result.num_tokens for result in said)
+    return sum(result.avg_logprob * result.num_tokens for result in said) / tokens if tokens else None
+
+
 def text_of(results: Iterable[PlacedResult]) -> str:
     """The text of windows in the order of time, as their languages join words."""
     return join_texts((done.result.text, done.result.written_language) for done in results)

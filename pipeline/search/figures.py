@@ -137,7 +137,7 @@ def _window(
     return ComparedWindow(
         group=group,
         recording_id=trial["recording_id"],
-        draw=compare_texts(dense["text"], shifted["text"], trial["text"], language, dense["logprob"]),
+        draw=compare_texts(dense["text"], shifted["text"], trial["text"], language, dense["text_logprob"]),
         device_s=trial["device_s"],
         dense_device_s=dense["device_s"],
         retry_device_s=trial["retry_device_s"],

@@ -30,6 +30,7 @@ TRIAL = pa.struct(
         _required("retry_device_s", pa.float64()),
         pa.field("fallback", pa.string()),
         pa.field("logprob", pa.float64()),  # mean per token; null without text, or where it was decoded again
+        pa.field("text_logprob", pa.float64()),  # the same of the final text; null in the first outputs
     ]
 )
 FAILURE = pa.struct(

@@ -24,6 +24,7 @@ from pipeline.longform.placed import (
     PlacedWindow,
     first_pass_logprob,
     placed_windows,
+    text_logprob,
     text_of,
     window_seed,
 )
@@ -202,6 +203,7 @@ def _trial(
         "retry_device_s": sum(result.retry_device_s for result in found),
         "fallback": "; ".join(fallbacks) or None,
         "logprob": first_pass_logprob(own),
+        "text_logprob": text_logprob(own),
     }
 
 

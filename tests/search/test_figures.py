@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline.adaptive.bounds import certainty
+from pipeline.adaptive.comparison import compare
+from pipeline.longform.placed import PlacedResult, placed_windows
 from pipeline.results.evaluation import Truth
 from pipeline.search.figures import figures_of, kept_positions, speech_positions
 from pipeline.search.trials import Trials
@@ -48,6 +50,21 @@ def test_true_segments_say_where_speech_is_and_groups_have_their_own_figures():
     assert kept_positions(trials.by_setting[chosen[2].name]["0.wav", 0, 0.0]).sum() == 750
     names = [(one.setting, one.group) for one in figures_of(trials, chosen, lambda name: name[0])]
     assert names[:4] == [("dense", group) for group in ("all", "0", "1", "2")]
+
+
+def test_dense_text_that_was_decoded_again_is_as_sure_as_a_job_takes_it_for():
+    """Its first pass has no log-probability; both ask that of the text that stands there in the end."""
+
+    def answer(_samples, _language):
+        return result("a heron slept", fallback="temperature=0.4", avg_logprob=-0.9)
+
+    engine = FakeEngine(answer=answer)
+    table = try_shard(shard(), SearchEngines(engines={None: engine}, settings=DENSE), language="en")
+    trial = Trials.collect(table.to_pylist(), {}, {}).by_setting["dense"]["0.wav", 0, 0.0]
+    windows = placed_windows({name: shard().column(name)[0] for name in shard().column_names})
+    done = [PlacedResult(window=windows[0], result=answer(windows[0].samples, "en"))]
+    assert (trial["logprob"], trial["text_logprob"]) == (None, -0.9)
+    assert compare(done, done, done).draw.certainty == certainty(trial["text_logprob"]) < 0.03
 
 
 def test_retries_and_loops_are_counted():
