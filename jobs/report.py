@@ -18,6 +18,7 @@ from rich.table import Table
 from jobs import cli
 from pipeline.results import report_html
 from pipeline.results.faults import Faults
+from pipeline.results.page import Table as TextTable
 from pipeline.results.report import GroupFigures, Report, make_report
 from pipeline.results.report_source import OutputFacts, read_output
 from pipeline.results.text_files import spreadsheet_safe, writing
@@ -91,6 +92,7 @@ def as_json(found: Report) -> dict[str, Any]:
                 "by_day",
                 "by_model",
                 "by_language",
+                "by_folder",
                 "slowest_shards",
                 "slowest_recordings",
             )
@@ -119,25 +121,10 @@ def _groups(found: Report) -> Iterator[tuple[str, GroupFigures]]:
 
 def _print_tables(found: Report) -> None:
     console = cli.console(190)
-    shown = Table()
-    for table in [report_html.table("Total", [found.total]), *report_html.tables(found)]:
-        if not shown.columns:
-            shown.add_column("", overflow="fold")
-            for name in table.header[1:]:
-                shown.add_column(name, justify="right")
-        if table.title != "Total":
-            shown.add_row(f"[bold]{table.title}[/bold]")
-        for row in table.rows:
-            shown.add_row(*map(escape, row))
-        shown.add_section()
-    console.print(shown)
-    for table in report_html.languages(found):
-        for name, recordings, segments, speech, errors, interval in table.rows:
-            console.print(
-                f"language {name}: {speech} of speech, {segments} segments, {recordings} recordings, "
-                f"WER {errors} ({interval})",
-                markup=False,
-            )
+    groups = report_html.tables(found)
+    console.print(_shown([report_html.table("Total", [found.total]), *groups]))
+    for table in report_html.slices(found):
+        console.print(_shown([table]))
     for table in report_html.slowest_recordings(found):
         for name, audio, device, rtfx in table.rows:
             console.print(
@@ -145,6 +132,21 @@ def _print_tables(found: Report) -> None:
             )
     for failure in found.failures:
         console.print(f"{failure.error_type}: {failure.num_rows}", markup=False)
+
+
+def _shown(tables: Sequence[TextTable]) -> Table:
+    """Tables of the same columns as one, each below its title; a total needs none."""
+    shown = Table()
+    shown.add_column("", overflow="fold")
+    for name in tables[0].header[1:]:
+        shown.add_column(name, justify="right")
+    for table in tables:
+        if table.title != "Total":
+            shown.add_row(f"[bold]{escape(table.title)}[/bold]")
+        for row in table.rows:
+            shown.add_row(*map(escape, row))
+        shown.add_section()
+    return shown
 
 
 def _write(path: str, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,9 @@ from pipeline.metrics import cost, intervals, wer
 from pipeline.metrics.shard import sparsity
 from pipeline.output.files import shard_name
 from pipeline.output.retried import OutputError
-from pipeline.results.report_source import (
-    Failure,
-    LanguageFacts,
-    OutputFacts,
-    RecordingCounts,
-    Run,
-    run_name,
-)
+from pipeline.results import breakdown
+from pipeline.results.breakdown import SliceFigures
+from pipeline.results.report_source import Failure, OutputFacts, RecordingCounts, Run, run_name
 from pipeline.schema import COUNTS
 
 NUM_SLOWEST = 10
@@ -70,22 +65,6 @@ class GroupFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageFigures:
-    """What is in one language, as its segments say; a recording with speech in two counts in both.
-
-    `wer` and its interval are of the recordings whose most speech is in it.
-    """
-
-    language: str
-    num_recordings: int
-    num_segments: int
-    speech_s: float
-    wer: float | None
-    wer_low: float | None
-    wer_high: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
     """The whole report."""
 
@@ -100,7 +79,8 @@ class Report:
     by_day: tuple[GroupFigures, ...]
     by_model: tuple[GroupFigures, ...]
     by_shard: tuple[GroupFigures, ...]
-    by_language: tuple[LanguageFigures, ...]
+    by_language: tuple[SliceFigures, ...]
+    by_folder: tuple[SliceFigures, ...]
     slowest_shards: tuple[GroupFigures, ...]
     slowest_recordings: tuple[SlowRecording, ...]
     failures: tuple[Failure, ...]
@@ -138,7 +118,15 @@ def make_report(outputs: Sequence[OutputFacts], languages: Collection[str] = ())
         by_day=_grouped(markers, runs, scored, lambda m: f"{m['finished_at']:%Y-%m-%d}", lambda run: run.day),
         by_model=_grouped(markers, runs, scored, lambda m: m["model"], lambda run: run.model),
         by_shard=by_shard,
-        by_language=tuple(_by_language(outputs, languages)),
+        by_language=breakdown.by_language(
+            [one for output in outputs for one in output.languages.items()],
+            [(one.language, one.counts) for one in scored],
+            languages,
+        ),
+        by_folder=breakdown.by_folder(
+            [one for output in outputs for one in output.folders.items()],
+            [(one.folder, one.counts) for one in scored],
+        ),
         slowest_shards=_slowest(by_shard),
         slowest_recordings=_slowest_recordings(markers),
         failures=_failures(outputs),
@@ -226,32 +214,6 @@ def _figures(
         wer_low=interval[0] if interval else None,
         wer_high=interval[1] if interval else None,
     )
-
-
-def _by_language(outputs: Sequence[OutputFacts], wanted: Collection[str]) -> Iterator[LanguageFigures]:
-    """Most speech first."""
-    facts: defaultdict[str, list[LanguageFacts]] = defaultdict(list)
-    scored: defaultdict[str | None, list[wer.Counts]] = defaultdict(list)
-    for output in outputs:
-        for language, found in output.languages.items():
-            facts[language].append(found)
-        for one in output.scored:
-            scored[one.language].append(one.counts)
-    seconds = {language: sum(one.speech_s for one in found) for language, found in facts.items()}
-    for language in sorted(facts, key=lambda language: (-seconds[language], language)):
-        if wanted and language not in wanted:
-            continue
-        counts = scored[language]
-        interval = intervals.wer_interval(counts) if counts else None
-        yield LanguageFigures(
-            language=language,
-            num_recordings=sum(len(one.recordings) for one in facts[language]),
-            num_segments=sum(one.num_segments for one in facts[language]),
-            speech_s=seconds[language],
-            wer=wer.total(counts).wer,
-            wer_low=interval[0] if interval else None,
-            wer_high=interval[1] if interval else None,
-        )
 
 
 def _held_usd(runs: Sequence[Run]) -> float | None:

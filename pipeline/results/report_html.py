@@ -5,15 +5,18 @@ Everything reaches the page through Jinja's autoescaping, and the page forbids i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from pipeline.metrics.cost import SECONDS_PER_HOUR
+from pipeline.results.breakdown import SliceFigures
 from pipeline.results.page import Table, page
-from pipeline.results.report import GroupFigures, LanguageFigures, Report
+from pipeline.results.report import GroupFigures, Report
 from pipeline.results.report_plots import duration, report_plots
 from pipeline.results.subtitles import shown_text
+
+MAX_FOLDERS = 50
 
 
 def render_report(report: Report, made_at: datetime) -> str:
@@ -24,7 +27,7 @@ def render_report(report: Report, made_at: datetime) -> str:
         made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
         tiles=tiles(report),
         plots=[plot for plot in report_plots(report) if plot is not None],
-        tables=[*evidence(report), *languages(report), *tables(report), *slowest_recordings(report)],
+        tables=[*evidence(report), *slices(report), *tables(report), *slowest_recordings(report)],
         failures=[
             (failure.error_type, failure.num_rows, [shown_text(text) for text in failure.examples])
             for failure in report.failures
@@ -102,7 +105,7 @@ def _text(value: float | None, form: str, otherwise: str = "-") -> str:
     return otherwise if value is None else form.format(value)
 
 
-def _interval(figures: GroupFigures | LanguageFigures) -> str:
+def _interval(figures: GroupFigures | SliceFigures) -> str:
     low, high = figures.wer_low, figures.wer_high
     return "-" if low is None or high is None else f"{low:.1%} to {high:.1%}"
 
@@ -148,21 +151,27 @@ def _evidence_row(found: Mapping[str, Any]) -> tuple[str, ...]:
     return shown_text(found["output"]), levels, f"{found['wer_budget']:.2%}", found["reason"], *changes, *here
 
 
-def languages(report: Report) -> list[Table]:
-    """What is in which language; none where no row says it."""
-    rows = tuple(
-        (
-            shown_text(one.language),
-            f"{one.num_recordings:,}",
-            f"{one.num_segments:,}",
-            duration(one.speech_s),
-            _text(one.wer, "{:.2%}"),
-            _interval(one),
-        )
-        for one in report.by_language
-    )
-    header = ("", "recordings", "segments", "speech", "WER", "95 %")
-    return [Table(title="Languages", header=header, rows=rows)] if rows else []
+SLICE_COLUMNS: tuple[tuple[str, Callable[[SliceFigures], str]], ...] = (
+    ("recordings", lambda f: f"{f.num_recordings:,}"),
+    ("segments", lambda f: f"{f.num_segments:,}"),
+    ("speech", lambda f: duration(f.speech_s)),
+    ("sparsity", lambda f: _text(f.sparsity_mean, "{:.1%}")),
+    ("WER", lambda f: _text(f.wer, "{:.2%}")),
+    ("95 %", _interval),
+)
+FOLDER_COLUMNS = (*SLICE_COLUMNS, ("failed", lambda f: f"{f.num_failed:,}"))
+
+
+def slices(report: Report) -> list[Table]:
+    """What is in which language, and in which folder where there are several."""
+    folders = report.by_folder
+    title = "Folders"
+    if len(folders) > MAX_FOLDERS:
+        title += f", the {MAX_FOLDERS} of {len(folders):,} with most speech"
+    return [
+        *([_table("Languages", report.by_language, SLICE_COLUMNS)] if report.by_language else []),
+        *([_table(title, folders[:MAX_FOLDERS], FOLDER_COLUMNS)] if len(folders) > 1 else []),
+    ]
 
 
 def slowest_recordings(report: Report) -> list[Table]:
@@ -182,5 +191,13 @@ def slowest_recordings(report: Report) -> list[Table]:
 
 def table(title: str, figures: Iterable[GroupFigures]) -> Table:
     """Groups as rows of text."""
-    rows = tuple((shown_text(one.group), *(text(one) for _, text in COLUMNS)) for one in figures)
-    return Table(title=title, header=("", *(name for name, _ in COLUMNS)), rows=rows)
+    return _table(title, figures, COLUMNS)
+
+
+def _table(
+    title: str,
+    figures: Iterable[GroupFigures | SliceFigures],
+    columns: Sequence[tuple[str, Callable[[Any], str]]],
+) -> Table:
+    rows = tuple((shown_text(one.group), *(text(one) for _, text in columns)) for one in figures)
+    return Table(title=title, header=("", *(name for name, _ in columns)), rows=rows)

@@ -100,7 +100,7 @@ def throughput(markers: Sequence[dict[str, Any]]) -> Line | None:
         "Throughput",
         "Audio hours done in an hour of work." + (" Time between runs is left out." if idle else ""),
         list(zip(places, values, strict=True)),
-        "{:,.0f}",
+        "{:,g}",
         (_moment(markers, min, "started_at"), _moment(markers, max, "finished_at")),
     )
 

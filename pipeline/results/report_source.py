@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.metrics import cost, wer
 from pipeline.output import commit
 from pipeline.output.files import JOB, RUNS_FOLDER, existing_store, read_transcripts
 from pipeline.output.store import Store
+from pipeline.results.breakdown import SliceFacts, folder_of
 from pipeline.results.faults import Faults
 from pipeline.results.recordings import WholeRecording, join_rows
 from pipeline.schema import COUNTS
@@ -58,20 +59,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class RecordingCounts:
-    """The word counts and the language of one recording, and the marker of its first row's shard."""
+    """The word counts, language and folder of one recording, and the marker of its first row's shard."""
 
     marker: dict[str, Any]
     counts: wer.Counts
     language: str | None
-
-
-@dataclass
-class LanguageFacts:
-    """What is in one language: the ids of recordings with speech in it, seconds of it, segments."""
-
-    recordings: set[str] = field(default_factory=set)
-    speech_s: float = 0.0
-    num_segments: int = 0
+    folder: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +78,8 @@ class OutputFacts:
     num_recordings: int
     num_failed: int
     failures: tuple[Failure, ...]
-    languages: dict[str, LanguageFacts]
+    languages: dict[str, SliceFacts]
+    folders: dict[str, SliceFacts]
     adaptive: dict[str, Any] | None  # see `adaptive.summary`
     num_skipped: int = 0  # files without a media extension, when the job was planned
     num_passed_over: int = 0  # what systems leave behind, and the output itself
@@ -127,14 +121,15 @@ def read_output(
         markers=tuple(markers),
         runs=tuple(_runs(store, path, job["options"]["model"], price)),
         scored=tuple(
-            RecordingCounts(by_shard[shard_id], counts, language)
-            for shard_id, counts, language in rows.all_counts()
+            RecordingCounts(by_shard[shard_id], counts, language, folder)
+            for shard_id, counts, language, folder in rows.all_counts()
             if shard_id in by_shard
         ),
         num_recordings=len(rows.failed),
         num_failed=sum(rows.failed.values()),
         failures=tuple(rows.failures.values()),
         languages=dict(rows.languages),
+        folders=dict(rows.folders),
         adaptive=summarise_policy(store, markers, job["options"].get("wer_budget")),
         **{name: job.get(name, 0) for name in ("num_skipped", "num_passed_over", "num_copies")},
     )
@@ -147,8 +142,9 @@ class _Rows:
         self._faults = faults
         self.failed: dict[str, bool] = {}  # by recording_id
         self.failures: dict[str, Failure] = {}  # by cause
-        self.languages: defaultdict[str, LanguageFacts] = defaultdict(LanguageFacts)
-        self._counts: list[tuple[int, wer.Counts, str | None]] = []
+        self.languages: defaultdict[str, SliceFacts] = defaultdict(SliceFacts)
+        self.folders: defaultdict[str, SliceFacts] = defaultdict(SliceFacts)
+        self._counts: list[tuple[int, wer.Counts, str | None, str]] = []
         self._joint: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def add(self, row: dict[str, Any]) -> None:
@@ -160,9 +156,10 @@ class _Rows:
             one = Failure(error_type=cause, num_rows=1, examples=(f"{recording_id}: {row['error_message']}",))
             self.failures[cause] = one + self.failures[cause] if cause in self.failures else one
         self._add_languages(row)
+        self._add_folder(row, is_failed)
         if row["num_hits"] is not None:
             counts = wer.Counts(**{name: row[name] for name in COUNTS})
-            self._counts.append((row["shard_id"], counts, row["language"]))
+            self._counts.append((row["shard_id"], counts, row["language"], folder_of(recording_id)))
         elif row["reference"] is not None:
             self._joint[recording_id].append(row)
 
@@ -176,10 +173,19 @@ class _Rows:
             facts.speech_s += speech_s if row["same_as"] is None else 0.0
         for segment in row["segments"] or ():
             if language := segment.get("language") or row["language"]:
-                self.languages[language].num_segments += 1
+                self.languages[language].add_segment(segment)
 
-    def all_counts(self) -> Iterator[tuple[int, wer.Counts, str | None]]:
-        """Shard, word counts and language of every recording that was scored.
+    def _add_folder(self, row: dict[str, Any], is_failed: bool) -> None:
+        facts = self.folders[folder_of(row["recording_id"])]
+        facts.recordings.add(row["recording_id"])
+        if is_failed:
+            facts.failed.add(row["recording_id"])
+        facts.speech_s += (row["speech_s"] or 0.0) if row["same_as"] is None else 0.0
+        for segment in row["segments"] or ():
+            facts.add_segment(segment)
+
+    def all_counts(self) -> Iterator[tuple[int, wer.Counts, str | None, str]]:
+        """Shard, word counts, language and folder of every recording that was scored.
 
         Several rows of one are scored joined.
         """
@@ -190,7 +196,8 @@ class _Rows:
                 whole = join_rows(rows)
                 counts = _joint_counts(whole)
             if counts is not None and whole is not None:
-                yield min(row["shard_id"] for row in rows), counts, whole.language
+                first = min(row["shard_id"] for row in rows)
+                yield first, counts, whole.language, folder_of(recording_id)
 
 
 def _joint_counts(whole: WholeRecording) -> wer.Counts | None:

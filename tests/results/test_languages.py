@@ -90,7 +90,7 @@ def reported(tmp_path):
 
 
 def test_a_report_has_figures_of_each_language_and_counts_the_speech_of_copies_once(reported):
-    figures = {one.language: one for one in make(reported).by_language}
+    figures = {one.group: one for one in make(reported).by_language}
     assert list(figures) == ["de", "en", "fr"]  # most speech first
     assert (figures["fr"].num_recordings, figures["fr"].num_segments, figures["fr"].speech_s) == (3, 3, 400.0)
     assert figures["de"].speech_s == 1500.0
@@ -105,8 +105,8 @@ def test_a_report_shows_the_languages_that_are_asked_for(reported):
 
     command = [sys.executable, "-m", "jobs.report", str(reported), "--languages", "fr,en"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert [one["language"] for one in json.loads(done.stdout)["by_language"]] == ["en", "fr"]
-    assert (
-        "language fr: 6.7 min of speech, 3 segments, 3 recordings, WER 25.00% (25.0% to 25.0%)" in done.stderr
-    )
-    assert "language de" not in done.stderr
+    assert [one["group"] for one in json.loads(done.stdout)["by_language"]] == ["en", "fr"]
+    (french,) = [line for line in done.stderr.splitlines() if line.startswith("│ fr ")]
+    cells = [cell.strip() for cell in french.strip("│").split("│")]
+    assert cells == ["fr", "3", "3", "6.7 min", "0.0%", "25.00%", "25.0% to 25.0%"]
+    assert "│ de " not in done.stderr

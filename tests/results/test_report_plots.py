@@ -47,3 +47,9 @@ def test_nights_between_runs_do_not_flatten_the_throughput(tmp_path):
     plot = report_plots.throughput(found.markers)
     assert len({pair.split(",")[1] for pair in plot.points.split()}) == 1
     assert plot.ticks[-1][1] == "100"  # an hour of audio in 40 s is 90 hours an hour
+
+
+def test_the_throughput_of_a_slow_job_has_an_axis_that_can_be_read(tmp_path):
+    slow = marker(0, "r0", DAY, audio_s=40.0 * 0.3)  # in 40 s
+    plot = report_plots.throughput(make(make_output(tmp_path / "out", [slow], [], [])).markers)
+    assert [label for _, label in plot.ticks] == ["0", "0.25", "0.5"]
