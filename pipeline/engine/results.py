@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+UNHEARD = "unheard"  # the mark in `fallback` of a window whose text the sound did not bear out
+
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
@@ -87,6 +89,11 @@ class WindowResult:
     def written_language(self) -> str | None:
         """The language of the text."""
         return self.text_language or self.language
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether there was text that the sound did not bear out."""
+        return self.fallback is not None and UNHEARD in self.fallback.split("+")
 
     @property
     def sparsity(self) -> float:

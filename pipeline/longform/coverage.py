@@ -24,11 +24,15 @@ RUN_UP_S = 1.0  # of the pause that a cut falls into, for the window on either s
 
 
 def leaves_out_speech(done: PlacedResult) -> bool:
-    """Whether there is speech in one place of a window that no word of its text covers."""
+    """Whether there is speech in one place of a window that no word of its text covers.
+
+    Where its sound did not bear a text out, nobody speaks: without voice activity, halves of noise would be
+    decoded to the last.
+    """
     if done.is_aside:
         return False
     if not done.result.text:
-        return done.result.no_speech_prob <= MAX_NO_SPEECH_PROB
+        return done.result.no_speech_prob <= MAX_NO_SPEECH_PROB and not done.result.is_unheard
     words = [(done.window.start_s + start, done.window.start_s + end) for start, end in done.result.spoken]
     covered = [(start - MARGIN_S, min(end, start + WORD_S) + MARGIN_S) for start, end in words]
     return any(_missed_s(hole, done.window) > MIN_MISSED_S for hole in _holes(covered))

@@ -92,9 +92,14 @@ def test_a_window_is_halved_three_times_at_most():
     assert text_of(found) == " ".join("x" * 2**MAX_HALVINGS)
 
 
-@pytest.mark.parametrize(("no_speech_prob", "num_windows"), [(0.9, 1), (0.1, 3)])
-def test_an_empty_text_is_believed_where_the_model_hears_no_speech(no_speech_prob, num_windows):
-    answers = iter([result("", no_speech_prob=no_speech_prob)])
+@pytest.mark.parametrize(
+    ("no_speech_prob", "fallback", "num_windows"),
+    [(0.9, None, 1), (0.1, None, 3), (0.1, "dense+unheard", 1), (0.1, "dense", 3)],
+)
+def test_an_empty_text_is_believed_where_the_model_or_the_sound_says_so(
+    no_speech_prob, fallback, num_windows
+):
+    answers = iter([result("", no_speech_prob=no_speech_prob, fallback=fallback)])
     engine = FakeEngine(answer=lambda samples, language: next(answers, result("there")))
     assert len(transcribe([window()], engine)) == num_windows
 

@@ -23,6 +23,7 @@ from pipeline.engine.decoding.segments import split_spans
 from pipeline.engine.decoding.tasks import Decoding
 from pipeline.engine.decoding.unheard import is_suspect
 from pipeline.engine.model.vocabulary import Vocabulary
+from pipeline.engine.results import UNHEARD
 
 # openai/whisper transcribe.py, the defaults of transcribe().
 MAX_COMPRESSION_RATIO = 2.4
@@ -32,7 +33,6 @@ TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
 # Text that is said to stand in silence for at least so long was not heard: the decoder has lost its place and
 # has skipped or repeated speech. Shorter stretches may be timestamps that are a little off.
 MIN_SILENT_S = 1.0
-UNHEARD = "unheard"  # the mark of a window whose text the sound did not bear out
 
 
 def compression_ratio(text: str) -> float:
