@@ -15,6 +15,8 @@ from pipeline.config import JobRequest
 from pipeline.driver import estimate
 from pipeline.driver.estimate import Estimate, Survey
 from pipeline.driver.rate import Rate, rate_here, rate_of_output, told_rate
+from pipeline.metrics.cost import SECONDS_PER_HOUR
+from pipeline.wording import counted, duration
 
 # Options of `transcribe` that say how a job is carried out, and change nothing that is estimated.
 OTHER = {
@@ -99,27 +101,31 @@ def _print(found: Estimate) -> None:
 
 def _lines(found: Estimate) -> list[tuple[str, str]]:
     lengths, sample, rate = found.lengths, found.sample, found.rate
-    known = f"{lengths.num_by_header:,} recordings by header or manifest, {lengths.num_by_bytes:,} by bytes"
-    decoded = f"{sample.num_recordings} recordings, {60 * sample.decoded_hours:.1f} min"
+    known = f"{lengths.num_by_header:,} by header or manifest, {lengths.num_by_bytes:,} by bytes"
+    decoded = f"{counted(sample.num_recordings, 'recording')}, {60 * sample.decoded_hours:.1f} min"
     failed = ", ".join(f"{number} {kind}" for kind, number in sample.failures.items())
     lines = [
-        ("recordings", f"{found.num_recordings:,} in {found.num_shards:,} shards"),
+        ("recordings", f"{found.num_recordings:,} in {counted(found.num_shards, 'shard')}"),
         ("files skipped", f"{found.num_skipped:,}"),
         ("hours of audio", f"{lengths.hours:,.2f} ({known})"),
         ("decoded as a sample", f"{decoded}; the guess was off by {_share(lengths.guess_error)}"),
         ("failed in the sample", failed or "none"),
         ("speech", f"{_share(sample.speech_share)} of the sample"),
         ("rate", "unknown: give --rtfx or --from" if rate is None else f"{rate.basis}, {rate.device}"),
-        ("device hours", _number(found.device_hours, "{:,.3f}")),
+        ("device time", _hours(found.device_hours)),
         ("cost", _number(found.cost_usd, "${:,.2f}")),
-        ("output", _number(None if found.disk_bytes is None else found.disk_bytes / 1e6, "{:,.1f} MB")),
+        ("output", _number(None if found.disk_bytes is None else found.disk_bytes / 1e6, "{:,.2f} MB")),
     ]
     wall = found.wall_hours or {}
-    return lines + [(f"hours with {number} devices", f"{hours:,.3f}") for number, hours in wall.items()]
+    return lines + [(f"with {counted(number, 'device')}", _hours(hours)) for number, hours in wall.items()]
+
+
+def _hours(value: float | None) -> str:
+    return duration(None if value is None else value * SECONDS_PER_HOUR)
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.1%}" if value < 0 else f"{value:.1%}"
+    return "-" if value is None else f"{value:z.1%}"
 
 
 def _number(value: float | None, form: str) -> str:

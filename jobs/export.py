@@ -22,6 +22,7 @@ from pipeline.results.recordings import (
     read_planned,
 )
 from pipeline.results.turns import as_conversation
+from pipeline.wording import counted
 
 HTML, DATASET, WEBDATASET = "html", "dataset", "webdataset"
 FORMATS = (*exports.FORMATS, HTML, DATASET, WEBDATASET)
@@ -110,7 +111,7 @@ class _Found:
         """The JSON line, and the exit status."""
         num_unfinished = len(self.planned.num_parts) - len(self._statuses)
         if num_unfinished:
-            cli.log.warning("%d recordings are not finished, and not exported", num_unfinished)
+            cli.log.warning("%s not finished, and not exported", counted(num_unfinished, "recording"))
         totals = {
             "output": os.path.abspath(folder),
             "format": kind,

@@ -24,13 +24,14 @@ MODEL = f"errors {BASE} engine.model"
 SPARSIFY = f"{MODEL} engine.sparsify"
 DECODING = f"{SPARSIFY} engine.decoding"
 ADAPTIVE = f"errors schema planning longform metrics output {OF_ENGINE}"
-DATAFLOW = f"{ADAPTIVE} sources reading adaptive config"
+DATAFLOW = f"{ADAPTIVE} sources reading adaptive config wording"
 DRIVER = f"{DATAFLOW} dataflow results"
 SEARCH = f"{DRIVER} driver"
 MAY_IMPORT = {
     "errors": "",
     "schema": "",
     "demo": "",
+    "wording": "",
     "engine": "errors",
     "engine.audio": "",
     "engine.languages": "",
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     "engine.profile": DECODING,
     "engine.transcript": f"{DECODING} engine.timing engine.scheduling",
     "engine.engine": f"{DECODING} engine.timing engine.scheduling engine.profile engine.transcript",
-    "sources": "errors",
+    "sources": "errors wording",
     "planning": "schema sources",
     "longform": OF_ENGINE,
     "reading": "errors schema sources planning engine.audio",
@@ -54,12 +55,12 @@ MAY_IMPORT = {
     "adaptive": ADAPTIVE,
     "config": "errors engine.options",
     "dataflow": DATAFLOW,
-    "results": "errors schema sources metrics output adaptive engine.languages",
+    "results": "errors wording schema sources metrics output adaptive engine.languages",
     "driver": DRIVER,
     "driver.model": f"{DRIVER} driver engine",
     "search": SEARCH,
     "benchmark": "errors schema engine sources reading adaptive metrics config dataflow results driver demo",
-    "jobs": f"{ADAPTIVE} sources reading adaptive config driver results search benchmark demo",
+    "jobs": f"{ADAPTIVE} wording sources reading adaptive config driver results search benchmark demo",
 }
 # Under `if TYPE_CHECKING:` alone: for the names of types.
 FOR_TYPES = {"config": "sources adaptive"}

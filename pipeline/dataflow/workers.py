@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.config import OptionError, RunOptions
 from pipeline.dataflow.cluster import MIN_CPUS, ClusterError, on_cluster
 from pipeline.dataflow.machine import allowed_cpus
+from pipeline.wording import counted
 
 log = logging.getLogger("earshard")
 READ_CPUS = 1  # what Ray counts for a read; the model's threads take all cores, and reading yields to them
@@ -72,7 +73,7 @@ def local_workers(run: RunOptions) -> Workers:
         )
     cpus = allowed_cpus()
     if not gpus:
-        log.info("the model uses %d threads (%s)", cpus.num, cpus.reason)
+        log.info("the model uses %s (%s)", counted(cpus.num, "thread"), cpus.reason)
     return Workers(
         min_actors=1,
         max_actors=1,
@@ -191,10 +192,10 @@ def _cpu_workers(run: RunOptions) -> Workers:
         )
     most = int((cpus - READ_CPUS) / ACTOR_CPUS)
     if actors > most:
-        raise OptionError(f"--actors {actors}: must be at most {most} on {cpus} CPUs")
+        raise OptionError(f"--actors {actors}: must be at most {most} on {counted(cpus, 'CPU')}")
     threads = max(1, max(nodes) // actors_per_node)
-    reason = f"a node has {max(nodes)} CPUs" if on_cluster() else allowed_cpus().reason
-    log.info("%d actor%s with %d threads each (%s)", actors, "s" * (actors > 1), threads, reason)
+    reason = f"a node has {counted(max(nodes), 'CPU')}" if on_cluster() else allowed_cpus().reason
+    log.info("%s with %s each (%s)", counted(actors, "actor"), counted(threads, "thread"), reason)
     return Workers(
         min_actors=run.min_actors or 1,
         max_actors=actors,

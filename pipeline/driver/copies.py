@@ -34,7 +34,7 @@ def split_copies(found: pa.Table) -> tuple[pa.Table, pa.Table]:
     first = {int(copy): int(group[0]) for group in groups for copy in group[1:]}
     if not first:
         return found, COPIES.empty_table()
-    log.info("%d recordings are copies of others: transcribed once (--duplicates transcribe)", len(first))
+    log.info("copies of other recordings, not transcribed again (--duplicates transcribe): %d", len(first))
     kept = np.setdiff1d(np.arange(found.num_rows), list(first))
     return found.take(pa.array(kept)), _copies(found, first)
 

@@ -37,6 +37,7 @@ from pipeline.sources.listing import list_recordings
 from pipeline.sources.locations import canonical_input
 from pipeline.sources.recording import Listing
 from pipeline.sources.references import References, read_references
+from pipeline.wording import counted
 
 PAGE = "report.html"
 NAMES_SHOWN = 5
@@ -216,25 +217,22 @@ def absolute_inputs(inputs: Sequence[str]) -> list[str]:
 
 
 def _log_listing(listing: Listing, references: References | None, plan: pa.Table) -> None:
-    log.info("%d recordings to transcribe", plan.num_rows)
+    log.info("%s to transcribe", counted(plan.num_rows, "recording"))
     for names, what in (
-        (listing.skipped, "files without a media extension skipped (--all-files takes them)"),
-        (
-            listing.passed_over,
-            "files and folders passed over that systems leave behind, or that are the output",
-        ),
+        (listing.skipped, "without a media extension skipped (--all-files takes such)"),
+        (listing.passed_over, "or folders passed over that systems leave behind, or that are the output"),
     ):
         if names:
             ending = ", …" if len(names) > NAMES_SHOWN else ""
-            log.info("%d %s: %s%s", len(names), what, ", ".join(names[:NAMES_SHOWN]), ending)
+            log.info("%s %s: %s%s", counted(len(names), "file"), what, ", ".join(names[:NAMES_SHOWN]), ending)
     if references is not None:
         matched = plan.num_rows - plan.column("reference").null_count
-        log.info("%d of %d references belong to a recording", matched, references.num_lines)
+        log.info("references that belong to a recording: %d of %d", matched, references.num_lines)
 
 
 def _reopen_failed(state: OutputState) -> None:
     state.store.delete(SUCCESS)
-    log.info("%d failed rows to run again", state.reopen_failed())
+    log.info("%s to run again", counted(state.reopen_failed(), "failed row"))
 
 
 def _work_off(

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pipeline.wording import counted
+
 LINE_EVERY_S = 30.0
 
 log = logging.getLogger("earshard")
@@ -68,7 +70,7 @@ class JobProgress:
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line >= LINE_EVERY_S:
             self._last_line = now
-            log.info("%d of %d shards, %s", self._num_done, self._num_shards, self._description())
+            log.info("%d of %s, %s", self._num_done, counted(self._num_shards, "shard"), self._description())
 
     def _description(self) -> str:
         speed = f"RTFx {self._audio_s / self._device_s:.1f}" if self._device_s else "starting"

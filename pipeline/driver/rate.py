@@ -20,6 +20,7 @@ from pipeline.metrics.cost import SECONDS_PER_HOUR, cost_usd
 from pipeline.output.files import existing_store, metrics_name, parquet_bytes, transcripts_name
 from pipeline.results.report_source import read_output
 from pipeline.schema import TRANSCRIPTS
+from pipeline.wording import counted
 
 MAX_SHARDS_READ = 20  # of an earlier output, to see how many bytes its files have
 
@@ -77,7 +78,7 @@ def rate_of_output(output: str, usd_per_hour: float | None) -> Rate:
     costs = [marker["cost_usd"] for marker in done if marker["cost_usd"] is not None]
     is_priced = len(costs) == len(done)
     return Rate(
-        basis=f"{len(done)} shards of {output}",
+        basis=f"{counted(len(done), 'shard')} of {output}",
         device=done[0]["device"],
         device_s_per_speech_s=device_s / speech_s,
         usd_per_hour=sum(costs) / device_s * SECONDS_PER_HOUR if is_priced else None,
@@ -145,7 +146,7 @@ def timed_rate(
         raise NoRate("the sample holds no speech, so nothing could be timed: give --rtfx or --from")
     price = cost_usd(SECONDS_PER_HOUR, run.gpu_hour_usd, engine.device)
     return Rate(
-        basis=f"{num_windows} windows timed here",
+        basis=f"{counted(num_windows, 'window')} timed here",
         device=engine.device,
         device_s_per_speech_s=device_s / speech_s,
         usd_per_hour=price,

@@ -13,8 +13,9 @@ from pipeline.metrics.cost import SECONDS_PER_HOUR
 from pipeline.results.breakdown import SliceFigures
 from pipeline.results.page import Table, page
 from pipeline.results.report import GroupFigures, Report
-from pipeline.results.report_plots import duration, report_plots
+from pipeline.results.report_plots import report_plots
 from pipeline.results.subtitles import shown_text
+from pipeline.wording import counted, duration
 
 MAX_FOLDERS = 50
 
@@ -44,8 +45,8 @@ def _left_out(report: Report) -> str:
     """How many failed or are copies, and how many files were no input, where there are any."""
     num_files = report.num_skipped + report.num_passed_over
     remarks = [f"{report.num_failed:,} failed"]
-    remarks += [f"{report.num_copies:,} copies of others"] if report.num_copies else []
-    remarks += [f"{num_files:,} other files left out"] if num_files else []
+    remarks += [f"{report.num_copies:,} of them copies"] if report.num_copies else []
+    remarks += [f"{counted(num_files, 'other file')} left out"] if num_files else []
     return ", ".join(remarks)
 
 
@@ -145,7 +146,7 @@ def evidence(report: Report) -> list[Table]:
 
 def _evidence_row(found: Mapping[str, Any]) -> tuple[str, ...]:
     told = found["evidence"] or {}
-    levels = ", ".join(f"{level} in {num} shards" for level, num in found["levels"].items())
+    levels = ", ".join(f"{level} in {counted(num, 'shard')}" for level, num in found["levels"].items())
     changes = (_text(told.get(name), "{:+.2%}") for name in ("wer_change", "wer_change_bound"))
     here = (_text(found[name], "{:+.2%}") for name in ("excess", "excess_bound"))
     return shown_text(found["output"]), levels, f"{found['wer_budget']:.2%}", found["reason"], *changes, *here

@@ -9,10 +9,10 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Any, ClassVar
 
-from pipeline.metrics.cost import SECONDS_PER_HOUR
 from pipeline.results.plot_axes import Axes, round_up
 from pipeline.results.report import Report
 from pipeline.results.subtitles import shown_text
+from pipeline.wording import counted, duration
 
 WIDTH = 440.0  # of a plot's coordinates, about the pixels that it has on a screen
 NUM_BINS = 60
@@ -69,15 +69,6 @@ def report_plots(report: Report) -> tuple[Line | Bars | None, ...]:
         disagreement(markers),
         error_bars(report),
     )
-
-
-def duration(seconds: float | None) -> str:
-    """A time as a person says it; a dash for None."""
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < SECONDS_PER_HOUR else f"{seconds / SECONDS_PER_HOUR:,.1f} h"
 
 
 def throughput(markers: Sequence[dict[str, Any]]) -> Line | None:
@@ -155,7 +146,8 @@ def disagreement(markers: Sequence[dict[str, Any]]) -> Line | None:
     if not words or not words[-1]:
         return None
     values = [edits / max(1, total) for edits, total in zip(errors, words, strict=True)]
-    note = f"Word edits per dense word, over all shards so far; {words[-1]:,} words were decoded both ways."
+    both = f"{counted(words[-1], 'word')} decoded both ways"
+    note = f"Word edits per dense word, over all shards so far; {both}."
     return _by_shard("Sparse beside dense", note, values, "{:.2%}")
 
 

@@ -36,6 +36,7 @@ from pipeline.search.try_shard import FOLDER, SearchEngines, TryShard, commit_tr
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import InputError
 from pipeline.sources.references import read_references, read_truths
+from pipeline.wording import counted
 
 SEARCH = "_search.json"
 SHARD_HOURS = 0.1  # 12 windows: what a killed search loses, times the number of settings
@@ -162,7 +163,7 @@ def _make_plan(store: Store, request: SearchRequest, description: Mapping[str, A
     listing = list_recordings(request.job.inputs, all_files=request.job.all_files, references=references)
     plan = planning.make_plan(listing.recordings, shard_hours=request.shard_hours)
     matched = plan.num_rows - plan.column("reference").null_count
-    log.info("%d recordings, %d of them with a reference", plan.num_rows, matched)
+    log.info("%s, %d with a reference", counted(plan.num_rows, "recording"), matched)
     if not matched:
         raise InputError(f"{request.references}: no line of it belongs to a recording of the corpus")
     store.replace(plan_name(0), files.parquet_bytes(plan))

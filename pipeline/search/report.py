@@ -20,6 +20,7 @@ from pipeline.search.figures import ALL, Interval, SettingFigures, figures_of
 from pipeline.search.profile import OperationTime
 from pipeline.search.settings import level_name, with_floor
 from pipeline.search.trials import Trials
+from pipeline.wording import counted
 
 FIGURES, PAGE, POLICY = "search.json", "search.html", "policy.json"
 
@@ -157,7 +158,7 @@ def remarks(outcome: Outcome) -> list[str]:
     if outcome.found.left_out:
         lines.append(f"Left out, their layer is above the model's: {', '.join(outcome.found.left_out)}.")
     if outcome.num_failed:
-        lines.append(f"{outcome.num_failed} recordings could not be read and are left out.")
+        lines.append(f"Left out, could not be read: {counted(outcome.num_failed, 'recording')}.")
     if outcome.found.rows[0]["device"] == "cpu":
         lines.append("Device times on a CPU are wall-clock: what else the machine did is in them.")
     return lines

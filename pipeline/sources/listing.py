@@ -28,6 +28,7 @@ from pipeline.sources.recording import InputError, Listing, Recording, extension
 from pipeline.sources.references import References
 from pipeline.sources.selection import Selection, is_left_behind
 from pipeline.sources.tar import is_tar, list_tar
+from pipeline.wording import counted
 
 log = logging.getLogger("earshard")
 
@@ -76,7 +77,7 @@ def _unique_ids(readers: Sequence[_Input]) -> Iterator[Recording]:
             places[hash(name)] = place
             yield recording if name == recording.recording_id else replace(recording, recording_id=name)
     if num_repeated:
-        log.info("%d recordings are listed more than once, and taken once", num_repeated)
+        log.info("listed more than once, and taken once: %s", counted(num_repeated, "recording"))
 
 
 def _names(recording: Recording, position: int) -> Iterator[str]:
@@ -121,7 +122,7 @@ class _Input:
             yield recording
         if not num and not is_manifest(self.text) and not is_tar(self.text):
             skipped = self.selection.skipped
-            hint = f"; {len(skipped)} other files (--all-files takes them)" if skipped else ""
+            hint = f"; {counted(len(skipped), 'other file')} (--all-files takes such)" if skipped else ""
             raise InputError(f"{self._path()}: no recordings{hint}")
 
     def _listed(self) -> Iterator[Recording]:

@@ -20,6 +20,7 @@ from pipeline.sources.manifest_fields import (
     text_in,
 )
 from pipeline.sources.recording import MISSING, InputError, Recording, media_rate
+from pipeline.wording import counted
 
 MAX_BAD_LINES = 20  # stated in one error
 MIN_MILLISECONDS = 100.0  # a number below is taken for seconds, whatever the file's size
@@ -56,7 +57,7 @@ def good_lines(
             bad.append(f"line {number}: {error}")
     if bad:
         shown = "; ".join(bad[:MAX_BAD_LINES])
-        raise InputError(f"{location}: {len(bad)} bad lines: {shown}")
+        raise InputError(f"{location}: {counted(len(bad), 'bad line')}: {shown}")
 
 
 def _recording(line: Mapping[str, Any], folder: str) -> Recording:

@@ -185,7 +185,7 @@ def test_bad_files_are_rows_that_say_why_and_spare_their_neighbours(undisturbed,
         assert (found[name]["status"], found[name]["text"]) == ("failed", None)
         assert name in found[name]["error_message"]
         assert name in done.stderr
-    assert "1 files without a media extension skipped" in done.stderr
+    assert "1 file without a media extension skipped" in done.stderr
     assert totals(done)["num_failed"] == 2
     again = transcribe(folder, "--model", "demo", "--output", tmp_path / "out", status=1)
     assert totals(again)["num_failed"] == 2  # more than one in a hundred

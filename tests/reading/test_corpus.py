@@ -151,7 +151,7 @@ def error_said(message, path):
         return "unsupported"
     if path.suffix == ".tar":
         return "error_shard"
-    if "bad lines" in message and path.name not in ("not_json.jsonl", "utf16.jsonl"):
+    if "bad line" in message and path.name not in ("not_json.jsonl", "utf16.jsonl"):
         numbers = [part.split(":")[0].strip() for part in message.split("line ")[1:]]
         return f"error_line:{numbers[0] if len(numbers) == 1 else len(numbers)}"
     return "error_file"

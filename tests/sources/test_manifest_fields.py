@@ -102,7 +102,7 @@ def test_a_value_that_is_not_understood_is_a_bad_line(tmp_path, kind, field, val
     path = in_format(tmp_path, kind, good, {"path": "a.wav", "id": "bad", field: value})
     message = error_of(path)
     assert f"line {3 if kind in ('csv', 'tsv') else 2}: {field} is " in message
-    assert "1 bad lines" in message
+    assert "1 bad line: " in message
 
 
 @pytest.mark.parametrize("value", [{"number": 1}, [], [0, 1], ["x"], True, -1, 0.5], **IDS)
