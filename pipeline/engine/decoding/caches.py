@@ -10,9 +10,12 @@ from torch import Tensor
 
 from pipeline.engine.decoding.memory import allocate
 from pipeline.engine.model.decoder import Decoder, DecoderLayer
+from pipeline.engine.model.kernels import has_kernel, is_block
 from pipeline.engine.model.layers import attend
 from pipeline.engine.model.shape import Shape
 from pipeline.engine.options import MemoryDtype
+
+KERNEL = "pipeline.engine.decoding.past_attention"
 
 
 class SlotCaches:
@@ -125,6 +128,10 @@ class Step:
 
     def attend_past(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self.caches.past_k[layer], self.caches.past_v[layer]
+        if is_block(q.shape[-1]) and has_kernel(KERNEL, q.device):
+            from pipeline.engine.decoding.past_attention import attend_past
+
+            return attend_past(q, k, v, keys, values, self.positions)
         if self.mask is None:
             keys[:, :, self.num_keys - 1] = k[:, :, 0]
             values[:, :, self.num_keys - 1] = v[:, :, 0]

@@ -7,11 +7,13 @@ A graph replays the very kernels on the very memory that it was captured with. S
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pipeline.engine.decoding.tasks import Decoding
 from pipeline.errors import one_line
 
 KEY_STEP = 64  # keys of the self-attention are looked at in multiples of this: a graph for each is captured
@@ -25,6 +27,31 @@ def padded_keys(longest: int, most: int) -> int:
 def step_graphs(device: torch.device) -> StepGraphs | None:
     """Graphs where the device has such."""
     return StepGraphs() if device.type == "cuda" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launched:
+    """A step that the device was given. slots: the windows that get a token of it, None where a slot is free."""
+
+    slots: list[Decoding | None]
+    on_host: Tensor
+    done: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, slots: Sequence[Decoding | None], chosen: Tensor) -> Launched:
+        """Starts the copy of `chosen` to the host; the step's next run may overwrite it then."""
+        on_host = torch.empty_like(chosen, device="cpu", pin_memory=chosen.is_cuda)
+        on_host.copy_(chosen, non_blocking=True)
+        done = torch.cuda.Event() if chosen.is_cuda else None
+        if done is not None:
+            done.record(torch.cuda.current_stream(chosen.device))
+        return cls(slots=list(slots), on_host=on_host, done=done)
+
+    def chosen(self) -> Tensor:
+        """What the step chose, once it is there."""
+        if self.done is not None:
+            self.done.synchronize()
+        return self.on_host
 
 
 class StepGraphs:

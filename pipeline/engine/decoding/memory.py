@@ -7,20 +7,22 @@ Nothing of it is shared by the windows of a batch, so on a GPU reading it is wha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.util import find_spec
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from pipeline.engine.model.kernels import has_kernel, is_block
 from pipeline.engine.model.layers import attend
 from pipeline.engine.model.shape import Shape
 from pipeline.engine.options import MemoryDtype
 
+KERNEL = "pipeline.engine.decoding.int8_attention"
 STEPS = 127.0
 SMALLEST_PEAK = 1e-12
 SCALE_BYTES = 4
+WIDEST = torch.complex128.itemsize
 
 
 class Memory(Protocol):
@@ -118,7 +120,7 @@ class Int8Memory:
 
     def attend(self, q: Tensor, rows: Tensor | None = None) -> Tensor:
         slots = self._all_slots if rows is None else rows
-        if _has_kernel(q.device, q.shape[-1]):
+        if is_block(q.shape[-1]) and has_kernel(KERNEL, q.device):
             from pipeline.engine.decoding.int8_attention import attend_int8
 
             return attend_int8(q, self.keys, self.key_scales, self.values, self.value_scales, slots)
@@ -157,20 +159,15 @@ def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x / scales[..., None]).round_().to(torch.int8), scales
 
 
-@cache
-def _has_kernel(device: torch.device, head_dim: int) -> bool:
-    is_block = head_dim >= 16 and head_dim & (head_dim - 1) == 0
-    if device.type != "cuda" or not is_block or find_spec("triton") is None:
-        return False
-    from pipeline.engine.decoding.int8_attention import is_usable
-
-    return is_usable(device)
-
-
 def _write_rows(cache: Tensor, rows: Tensor, new: Tensor) -> None:
     """cache[rows] = new for large rows; on a CPU copying row by row is three times as fast as indexing."""
     if cache.is_cuda:
-        cache.index_copy_(0, rows, new)
+        _widest(cache).index_copy_(0, rows, _widest(new))
     else:
         for row, values in zip(rows.tolist(), new, strict=True):
             cache[row].copy_(values)
+
+
+def _widest(x: Tensor) -> Tensor:
+    """The same bytes in elements of 16, where the last dimension has a number of them: fewer to copy."""
+    return x.view(torch.complex128) if x.shape[-1] * x.itemsize % WIDEST == 0 else x

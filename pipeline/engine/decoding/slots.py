@@ -18,7 +18,7 @@ from pipeline.engine.decoding.first_step import (
     pad_prompts,
     uniform_draws,
 )
-from pipeline.engine.decoding.graphs import padded_keys, step_graphs
+from pipeline.engine.decoding.graphs import Launched, StepGraphs, padded_keys, step_graphs
 from pipeline.engine.decoding.rules import History, Rules
 from pipeline.engine.decoding.tasks import Decoding, Task
 from pipeline.engine.model.whisper import Model
@@ -55,6 +55,7 @@ class Slots:
         self._history = History.create(size, device)
         self._graphs = step_graphs(device)
         self._slots: list[Decoding | None] = [None] * size
+        self._ahead: Launched | None = None
 
     @property
     def size(self) -> int:
@@ -104,20 +105,32 @@ class Slots:
         return self._take(started, self._choose(last, rows, history, first=True, is_drawn=is_drawn))
 
     def step(self) -> list[Decoding]:
-        """Decodes one token in every slot; returns the windows that finished with it."""
-        lengths = {slot.length for slot in self.live}
-        longest, is_drawn = max(lengths), self._is_drawn(self._slots)
-        if self._graphs is None:
-            chosen = self._advance(longest, is_even=len(lengths) == 1, is_drawn=is_drawn)
-        else:
-            num_keys = padded_keys(longest, self._draws.shape[1])
-            chosen = self._graphs.run(
-                (num_keys, is_drawn), lambda: self._advance(num_keys, is_even=False, is_drawn=is_drawn)
-            )
-        return self._take(self._slots, chosen)
+        """Decodes one token in every slot; returns the windows that finished with it.
 
-    def _advance(self, num_keys: int, *, is_even: bool, is_drawn: bool) -> Tensor:
-        """One step on the device: ids and log-probabilities, float64 [2, slots]."""
+        Where steps are graphs, the next one is under way when this returns, so that the device works while
+        the host looks at tokens. A window that turns out to be finished has decoded one token in vain then,
+        and one that is started meanwhile joins in the step after that.
+        """
+        if self._graphs is None:
+            lengths = {slot.length for slot in self.live}
+            is_even, is_drawn = len(lengths) == 1, self._is_drawn(self._slots)
+            return self._take(self._slots, self.advance(max(lengths), is_even=is_even, is_drawn=is_drawn))
+        launched = self._ahead or self._launch(self._graphs, further=0)
+        goes_on = any(slot.num_left > 1 for slot in self.live)
+        self._ahead = self._launch(self._graphs, further=1) if goes_on else None
+        return self._take(launched.slots, launched.chosen())
+
+    def _launch(self, graphs: StepGraphs, *, further: int) -> Launched:
+        """Starts a step. further: tokens that the device is ahead of what the host has seen."""
+        longest = max(slot.length for slot in self.live) + further
+        num_keys, is_drawn = padded_keys(longest, self._draws.shape[1]), self._is_drawn(self._slots)
+        chosen = graphs.run(
+            (num_keys, is_drawn), lambda: self.advance(num_keys, is_even=False, is_drawn=is_drawn)
+        )
+        return Launched.of(self._slots, chosen)
+
+    def advance(self, num_keys: int, *, is_even: bool, is_drawn: bool) -> Tensor:
+        """One step on the device as it is, no graph: ids and log-probabilities, float64 [2, slots]."""
         cache = self._caches.step(self._positions, num_keys, is_even=is_even)
         out = self._decoder(self._tokens[:, None], self._positions[:, None], cache)
         self._positions.add_(1).clamp_(max=self._draws.shape[1] - 1)  # a free slot idles at its end
@@ -128,6 +141,8 @@ class Slots:
         keep = [number for number, slot in enumerate(self._slots) if slot is not None]
         free = [number for number, slot in enumerate(self._slots) if slot is None]
         assert size >= len(keep)
+        if self._ahead is not None:
+            self._ahead.chosen()  # its graph and its tensors are let go below
         # A slot that is new starts as a copy of one that is not: whatever it holds is overwritten.
         keep += (free + [0] * size)[: size - len(keep)]
         rows = torch.tensor(keep, device=self._tokens.device)
@@ -161,7 +176,7 @@ class Slots:
     def _take(self, slots: Sequence[Decoding | None], chosen: Tensor) -> list[Decoding]:
         """Records the tokens, with one transfer to the host; returns the windows that finished with them."""
         for slot, token, logprob in zip(slots, *chosen.tolist(), strict=True):
-            if slot is not None:
+            if slot is not None and not slot.is_finished:
                 slot.take(int(token), logprob, self._vocabulary.end)
         return self._release()
 

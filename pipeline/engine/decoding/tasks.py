@@ -46,8 +46,13 @@ class Decoding:
         return len(self.task.prompt) + len(self.tokens)
 
     @property
+    def num_left(self) -> int:
+        """Tokens that it may still decode."""
+        return 0 if self.ended else self.task.max_new_tokens - len(self.tokens)
+
+    @property
     def is_finished(self) -> bool:
-        return self.ended or len(self.tokens) == self.task.max_new_tokens
+        return self.num_left == 0
 
     @property
     def avg_logprob(self) -> float:

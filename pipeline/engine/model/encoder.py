@@ -69,7 +69,8 @@ class Encoder(nn.Module):
         """mel: [batch, num_mels, frames] -> [batch, frames / 2, dim], positions added."""
         x = F.gelu(self.conv1(mel.to(self.positions.dtype)))
         x = F.gelu(self.conv2(x))
-        return x.transpose(1, 2) + self.positions
+        # Without this copy every sum that follows would keep the transposed order, and every norm copy it.
+        return x.transpose(1, 2).contiguous() + self.positions
 
     def run(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Layers start to stop - 1 (0-based)."""

@@ -61,9 +61,13 @@ class MLP(nn.Module):
 
 
 def split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
-    """[batch, time, parts * dim] -> `parts` contiguous tensors [batch, heads, time, head_dim]."""
+    """[batch, time, parts * dim] -> `parts` tensors [batch, heads, time, head_dim].
+
+    On a CPU they are contiguous; on a GPU they are views, since attention is as fast on these.
+    """
     batch, time, _ = x.shape
-    return x.view(batch, time, parts, num_heads, -1).permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+    heads = x.view(batch, time, parts, num_heads, -1).permute(2, 0, 3, 1, 4)
+    return (heads if x.is_cuda else heads.contiguous()).unbind(0)
 
 
 def merge_heads(x: Tensor) -> Tensor:

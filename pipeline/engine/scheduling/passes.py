@@ -28,9 +28,7 @@ class Passes:
         self._rules = Rules(model.vocabulary, model.device, timestamps=self._has_times)
         self._previous = self.encode_prompt(options.initial_prompt or (options.hotwords and "")) or ()
         self._encoding = WindowEncoder(model)
-        self._scheduler = Scheduler(
-            self._encoding, self._new_slots, self._start, batch_size=batch_size, device=model.device
-        )
+        self._scheduler = Scheduler(self._encoding, self._new_slots, self._start, batch_size=batch_size)
 
     def encode_prompt(self, prompt: str | None) -> tuple[int, ...] | None:
         """The tokens of what was said before a window, at most half the decoder's context; None for None."""

@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
-
 from pipeline.engine.decoding.beam_slots import BeamSlots
 from pipeline.engine.decoding.slots import Slots
 from pipeline.engine.decoding.tasks import Decoding
@@ -37,10 +35,11 @@ Start = Callable[[Slots | BeamSlots, list[Item]], list[Decoding]]
 class Scheduler:
     """The device's queue. busy_s: seconds that the device has worked; every one is charged to a window."""
 
-    def __init__(self, encoding: WindowEncoder, new_slots: NewSlots, start: Start, *, batch_size: int,
-                 device: torch.device) -> None:  # fmt: skip
+    def __init__(
+        self, encoding: WindowEncoder, new_slots: NewSlots, start: Start, *, batch_size: int
+    ) -> None:
         self._encoding, self._new_slots, self._start = encoding, new_slots, start
-        self._batch_size, self._device = batch_size, device
+        self._batch_size = batch_size
         self.busy_s = 0.0
         # Shared by all threads, under `_changed`.
         self._changed = threading.Condition()
@@ -225,8 +224,6 @@ class Scheduler:
         started = time.perf_counter()
         try:
             yield
-            if self._device.type == "cuda":
-                torch.cuda.current_stream(self._device).synchronize()  # features made ahead go on
         finally:
             seconds = time.perf_counter() - started
             self.busy_s += seconds

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from pipeline.engine.model.kernels import has_kernel
+
+KERNEL = "pipeline.engine.sparsify.column_sums"
 QUERY_TILE = 250  # 128-250 measured best on a CPU: a tile of one head stays in the cache
 
 
@@ -19,7 +20,7 @@ def received_attention(q: Tensor, k: Tensor, *, over_queries: Literal["sum", "ma
     time goes through a reused buffer: of one head on a CPU, of one window's heads on a GPU. On a GPU where
     the Triton kernel runs, sums are its.
     """
-    if q.is_cuda and over_queries == "sum" and _has_kernel(q.device):
+    if q.is_cuda and over_queries == "sum" and has_kernel(KERNEL, q.device):
         from pipeline.engine.sparsify.column_sums import column_sums
 
         return column_sums(q, k)
@@ -35,15 +36,6 @@ def received_attention(q: Tensor, k: Tensor, *, over_queries: Literal["sum", "ma
             block = queries[rows, first : first + QUERY_TILE]
             _add_received(received[rows], block, keys[rows], tile[:, : block.shape[1]], over_queries)
     return received.view(batch, heads, time)
-
-
-@cache
-def _has_kernel(device: torch.device) -> bool:
-    if find_spec("triton") is None:
-        return False
-    from pipeline.engine.sparsify.column_sums import is_usable
-
-    return is_usable(device)
 
 
 def _add_received(received: Tensor, q: Tensor, k: Tensor, tile: Tensor, over_queries: str) -> None:

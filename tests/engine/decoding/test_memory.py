@@ -26,10 +26,10 @@ LENGTHS_S = [30.0, 7.3, 12.0]
 COMPARE = """
 import json, sys
 import torch
-from pipeline.engine.decoding.int8_attention import attend_int8, is_usable
+from pipeline.engine.decoding.int8_attention import attend_int8, check
 from tests.engine.decoding.made_memory import exact, made
 
-found = [is_usable(torch.device("cpu"))]
+found = [check(torch.device("cpu"))]
 for shape, dtype in json.loads(sys.argv[1]):
     q, memory = made(shape, getattr(torch, dtype))
     slots = torch.arange(len(q)).flip(0)
