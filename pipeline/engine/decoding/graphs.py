@@ -31,7 +31,7 @@ def step_graphs(device: torch.device) -> StepGraphs | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Launched:
-    """A step that the device was given. slots: the windows that get a token of it, None where a slot is free."""
+    """A step that the device was given. slots: the windows that get a token, None where a slot is free."""
 
     slots: list[Decoding | None]
     on_host: Tensor
