@@ -18,6 +18,7 @@ import ray
 import ray.data
 import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext
+from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
 
 from pipeline.dataflow import cluster
 from pipeline.dataflow.cluster import ClusterError
@@ -120,3 +121,14 @@ def _configure_ray_data() -> None:
     context.max_errored_blocks = -1  # a unit that failed is missing afterwards, and is found missing by id
     context.max_consecutive_actor_init_deaths = 3
     context.execution_no_progress_timeout_s = -1  # units have deadlines of their own
+    _make_actors_of_values()
+
+
+def _make_actors_of_values() -> None:
+    """An actor is made of values, so that it can be started again whatever objects were lost meanwhile.
+
+    Ray Data hands it references, of which Ray says in a line for each actor that they may get lost (its
+    issue 53727); 2.60 has no option for it.
+    """
+    ActorPoolMapOperator._map_transformer_ref = property(lambda operator: operator._map_transformer)
+    ActorPoolMapOperator._data_context_ref = property(lambda operator: operator.data_context)

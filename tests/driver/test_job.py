@@ -286,6 +286,7 @@ def test_sigterm_ends_the_job_and_the_same_command_resumes_it(folder, tmp_path, 
     assert process.returncode == 1
     assert "run the same command again to resume" in stderr
     assert "crashed" not in stderr
+    assert "constructor arguments" not in stderr  # what Ray says of every actor by default
     assert list((tmp_path / "out" / "_tmp").glob("attempts/*")) == []
     assert not (tmp_path / "out" / "_tmp" / "lock.json").exists()
     assert totals(transcribe(*arguments[:-1]))["num_ok"] == len(RECORDINGS)  # without Ray, whoever began
