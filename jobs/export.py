@@ -163,7 +163,7 @@ def _write_dataset(out: str, kind: str, folder: str, given: dict[str, Any]) -> t
         name.removeprefix("left: "): num for name, num in sorted(counts.items()) if name.startswith("left: ")
     }
     totals = {
-        "output": folder,
+        "output": os.path.abspath(folder),
         "format": kind,
         "num_clips": counts["clips"],
         "num_segments_taken": counts["taken"],

@@ -67,9 +67,9 @@ def with_back_off(call: Callable[[], T], *, may_pass: Callable[[Exception], bool
 def one_line(error: BaseException, lines: slice = slice(None)) -> str:
     """An error's message in one line of at most 200 characters; its type's name where it has none.
 
-    Of a system's error it is the reason alone: whoever says it names the file in their own way. lines: those
-    of a message of several lines that say what is wrong.
+    Of an error of the system or of FFmpeg it is the reason alone: whoever says it names the file in their own
+    way. lines: those of a message of several lines that say what is wrong.
     """
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = getattr(error, "strerror", None) or str(error)
     found = [line for line in text.splitlines() if line.strip()]
     return " ".join(" ".join(found[lines]).split())[:200] or type(error).__name__

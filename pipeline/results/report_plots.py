@@ -91,7 +91,7 @@ def throughput(markers: Sequence[dict[str, Any]]) -> Line | None:
         "Throughput",
         "Audio hours done in an hour of work." + (" Time between runs is left out." if idle else ""),
         list(zip(places, values, strict=True)),
-        "{:,g}",
+        "{:,g}".format,
         (_moment(markers, min, "started_at"), _moment(markers, max, "finished_at")),
     )
 
@@ -130,10 +130,10 @@ def _moment(markers: Sequence[dict[str, Any]], choose: Callable[..., datetime], 
 def sparsity(markers: Sequence[dict[str, Any]]) -> Line | None:
     """The share of encoder positions dropped in each shard, in the order they were done."""
     done = sorted(markers, key=lambda marker: marker["finished_at"])
-    values = [marker["sparsity_mean"] or 0.0 for marker in done]
+    values = [marker["sparsity_mean"] for marker in done if marker["sparsity_mean"] is not None]
     if not any(values):
         return None
-    return _by_shard("Sparsity", "Share of encoder positions dropped, by shard.", values, "{:.0%}")
+    return _by_shard("Sparsity", "Share of encoder positions dropped, by shard with speech.", values)
 
 
 def disagreement(markers: Sequence[dict[str, Any]]) -> Line | None:
@@ -148,26 +148,35 @@ def disagreement(markers: Sequence[dict[str, Any]]) -> Line | None:
     values = [edits / max(1, total) for edits, total in zip(errors, words, strict=True)]
     both = f"{counted(words[-1], 'word')} decoded both ways"
     note = f"Word edits per dense word, over all shards so far; {both}."
-    return _by_shard("Sparse beside dense", note, values, "{:.2%}")
+    return _by_shard("Sparse beside dense", note, values)
 
 
-def _by_shard(title: str, note: str, values: Sequence[float], form: str) -> Line:
-    """A value for each shard in the order they were done."""
+def _by_shard(title: str, note: str, values: Sequence[float]) -> Line:
+    """A share for each shard in the order they were done."""
     ends = ("first shard", "last shard")
     if len(values) == 1:
-        return _series(title, note, [(0.0, values[0]), (1.0, values[0])], form, ends)
-    return _series(title, note, [(i / (len(values) - 1), v) for i, v in enumerate(values)], form, ends)
+        return _series(title, note, [(0.0, values[0]), (1.0, values[0])], _percent, ends)
+    points = [(i / (len(values) - 1), value) for i, value in enumerate(values)]
+    return _series(title, note, points, _percent, ends)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g}%"
 
 
 def _series(
-    title: str, note: str, points: Sequence[tuple[float, float]], form: str, ends: tuple[str, str]
+    title: str,
+    note: str,
+    points: Sequence[tuple[float, float]],
+    text: Callable[[float], str],
+    ends: tuple[str, str],
 ) -> Line:
     """Points with x from 0 to 1 and y from 0 on, placed in `PLOT`."""
     left, top, right, bottom = PLOT
     highest = round_up(max(value for _, value in points))
     axes = Axes(left=left, top=top, right=right, bottom=bottom, x_range=(0.0, 1.0), y_range=(0.0, highest))
     line = " ".join(f"{axes.x(x):.1f},{axes.y(value):.1f}" for x, value in points)
-    labels = tuple((axes.y(value), form.format(value)) for value in (0.0, highest / 2, highest))
+    labels = tuple((axes.y(value), text(value)) for value in (0.0, highest / 2, highest))
     area = f"{left},{bottom} {line} {right},{bottom}"
     return Line(title=title, note=note, points=line, area=area, ticks=labels, first=ends[0], last=ends[1])
 

@@ -143,10 +143,10 @@ def remarks(outcome: Outcome) -> list[str]:
     """What a reader must know beside the table."""
     budget = f"{outcome.wer_budget:.1%}"
     lines = [
-        f"The best level within a excess of {budget}: {outcome.best.name}, at "
+        f"The best level within an excess of {budget}: {outcome.best.name}, at "
         f"{outcome.best.device_ratio:.2f} of dense's device time, its excess below {outcome.best.bound:.2%}."
         if outcome.best
-        else f"No level is both faster than dense and surely within a excess of {budget}."
+        else f"No level is both faster than dense and surely within an excess of {budget}."
     ]
     floors = (one.level.min_logprob for one in outcome.candidates)
     floor = next((floor for floor in floors if floor is not None), None)  # they all have the same

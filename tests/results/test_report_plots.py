@@ -53,3 +53,10 @@ def test_the_throughput_of_a_slow_job_has_an_axis_that_can_be_read(tmp_path):
     slow = marker(0, "r0", DAY, audio_s=40.0 * 0.3)  # in 40 s
     plot = report_plots.throughput(make(make_output(tmp_path / "out", [slow], [], [])).markers)
     assert [label for _, label in plot.ticks] == ["0", "0.25", "0.5"]
+
+
+def test_shards_without_a_window_leave_no_dip_in_the_sparsity(tmp_path):
+    rows = [marker(number, "r0", DAY, sparsity_mean=share) for number, share in enumerate((0.5, None, 0.5))]
+    plot = report_plots.sparsity(make(make_output(tmp_path / "out", rows, [], [])).markers)
+    assert len({pair.split(",")[1] for pair in plot.points.split()}) == 1
+    assert [label for _, label in plot.ticks] == ["0%", "25%", "50%"]
