@@ -3,7 +3,7 @@
 # bundled speech and ten minutes made of it, with one GPU actor in bfloat16 and again in float32 on the CPU,
 # and compares the rows.
 #
-#     tests/gpu_job.sh WHEELS [OUT]
+#     tests/gpu_job.sh WHEELS [OUT]        WHEELS is - where all is installed
 #
 # The machine has python3 with torch, transformers, triton and pyarrow. Where there is an index, this fills the
 # folder, for the python and platform that pip's own options name:
@@ -25,8 +25,10 @@ if [ "$1" = --fetch ]; then
 fi
 
 wheels=$1 out=${2:-out/gpu-job}
-$python -m pip install --quiet --no-index --find-links "$wheels" --no-deps "${alone[@]}"
-$python -m pip install --quiet --no-index --find-links "$wheels" "${needed[@]}"
+if [ "$wheels" != - ]; then
+  $python -m pip install --quiet --no-index --find-links "$wheels" --no-deps "${alone[@]}"
+  $python -m pip install --quiet --no-index --find-links "$wheels" "${needed[@]}"
+fi
 mkdir -p "$out/in"
 $python - "$out/in" <<'MADE'
 import sys
