@@ -6,6 +6,9 @@ import pytest
 
 from tests.fakes import FakeEngine
 
+# For torch, before it is imported: two threads on a busy machine wait for each other more than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture
 def fake_engine():

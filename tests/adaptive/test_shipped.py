@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from pipeline.adaptive.policy_file import PolicyFile, parse_policy, read_policy
 from pipeline.engine.model.snapshot import Snapshot, resolve, weights_digest
 from pipeline.engine.model.tensors import map_safetensors
 from pipeline.engine.sparsify.level import Level
+from tests.real_weights import WEIGHTS, needs_weights
 
 FILES = sorted(shipped.POLICIES.glob("*.json"))
 
@@ -95,9 +94,7 @@ def test_a_model_is_found_by_its_name_or_its_weights_and_any_other_is_not(tmp_pa
 
 @pytest.mark.parametrize("kept_as", ["", "-ct2"])
 @pytest.mark.parametrize("name", ["whisper-base", "whisper-tiny.en"])
-@pytest.mark.skipif(
-    "EARSHARD_WEIGHTS" not in os.environ, reason="EARSHARD_WEIGHTS names no folder of weights"
-)
+@needs_weights
 def test_the_real_weights_are_found_in_any_folder_and_form(name, kept_as):
-    found = shipped.shipped_policy(resolve(Path(os.environ["EARSHARD_WEIGHTS"]) / f"{name}{kept_as}"))
+    found = shipped.shipped_policy(resolve(WEIGHTS / f"{name}{kept_as}"))
     assert (found.model, found.start) == (f"openai/{name}", 3)

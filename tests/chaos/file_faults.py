@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -24,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -231,15 +233,23 @@ def run_all(scratch: Path, *, every: int, seed: int, until: float = float("inf")
     assert not torn
     labels = [label.replace("undisturbed/", "out/") for label in trace.read_text().splitlines()]
     cases = _cases([point_of(label) for label in labels], every, random.Random(seed))
-    total, points = Tally(), Counter()
-    for number, kind in cases:
-        if time.monotonic() > until:
-            break
-        output = scratch / "w" / "out"
-        total += try_fault(folder, output, number, kind, expected)
-        points[point_of(labels[number])] += 1
-        shutil.rmtree(output, ignore_errors=True)
+    in_time = partial(_try_in_time, folder, expected, until)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        tallies = pool.starmap(in_time, cases, chunksize=1)
+    tried = [(number, tally) for (number, _), tally in zip(cases, tallies, strict=True) if tally is not None]
+    points = Counter(point_of(labels[number]) for number, _ in tried)
+    total = sum((tally for _, tally in tried), Tally())
     return {**asdict(total), "operations": len(labels), "points": dict(sorted(points.items()))}
+
+
+def _try_in_time(folder: Path, expected: Counter, until: float, number: int, kind: str) -> Tally | None:
+    """One case in an output of its own; None where it is too late to begin it."""
+    if time.monotonic() > until:
+        return None
+    output = folder.parent / f"out-{number}-{kind}"
+    tally = try_fault(folder, output, number, kind, expected)
+    shutil.rmtree(output, ignore_errors=True)
+    return tally
 
 
 def _cases(points: list[str], every: int, rng: random.Random) -> list[tuple[int, str]]:

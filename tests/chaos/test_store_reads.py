@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 pytest.importorskip("s3fs")
-pytest.importorskip("moto.server")
+pytest.importorskip("moto")
 
 from pipeline import errors
 from pipeline.output.object_store import ObjectStore
@@ -59,12 +59,14 @@ def test_recordings_are_read_whole_through_a_server_that_fails_now_and_then(serv
     assert [row["duration_s"] for row in expected.column("recordings")[0].as_py()] == [
         (i + 1) / 2 for i in range(6)
     ]
-    injected = set()
-    for seed in range(4):
+    injected, wanted = set(), {"503", "short body", "reset"}
+    for seed in range(8):
         with FaultyS3(server.address, share=0.2, seed=seed) as proxy, endpoint(proxy.url):
             assert read(rows).equals(expected)
         injected |= proxy.injected.keys()
-    assert injected >= {"503", "short body", "reset"}
+        if injected >= wanted:
+            break
+    assert injected >= wanted
 
 
 def test_pyarrow_reads_what_was_committed(server):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.benchmark.random_model import KINDS, Kind, write_random_model
 from pipeline.engine.decoding import unheard
@@ -16,7 +15,7 @@ from pipeline.engine.decoding import unheard
 TINY, TINY_EN = KINDS["tiny"], KINDS["tiny.en"]
 # Mels and ids of large-v3 at the depth and width of tiny.
 LARGE_V3 = replace(TINY, name="large-v3", num_languages=100, num_mels=128)
-MINI = replace(TINY, name="mini", dim=64, heads=2, encoder_layers=2, decoder_layers=2)
+MINI = replace(TINY, name="mini", num_text=2000, dim=64, heads=2, encoder_layers=2, decoder_layers=2)
 MINI_EN = replace(MINI, name="mini.en", num_text=50256)
 MINI_V3 = replace(MINI, name="mini-v3", num_languages=100, num_mels=128)
 
@@ -49,12 +48,3 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory):
 def _random_models_are_believed(monkeypatch):
     """No sound bears out what weights that learnt nothing say."""
     monkeypatch.setattr(unheard, "MIN_GAIN", -math.inf)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    """Two threads on a busy two-core machine wait for each other more than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ from pipeline.output.retried import OutputError
 from pipeline.output.store import open_store
 
 s3fs = pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
+pytest.importorskip("moto")
 
 SPEECH = Path(__file__).parents[2] / "pipeline" / "demo" / "speech"
 
@@ -24,7 +24,9 @@ SPEECH = Path(__file__).parents[2] / "pipeline" / "demo" / "speech"
 @pytest.fixture(scope="module")
 def bucket():
     """The URL of an empty bucket; the environment says how to reach it."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    from moto.server import ThreadedMotoServer  # a second and a half: not where tests are collected
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:

@@ -15,7 +15,7 @@ from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import REFUSED, InputError
 from tests.reading.read_rows import options, rounds
 
-CORPUS = Path(os.environ.get("EARSHARD_CORPUS", "no-such-folder"))
+CORPUS = Path(os.environ.get("EARSHARD_CORPUS") or "no-such-folder")
 MAX_HOSTILE_BYTES = 1 << 30
 
 pytestmark = [

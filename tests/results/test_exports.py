@@ -16,10 +16,12 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import jobs.export
 from pipeline.output import files
 from pipeline.output.local_store import LocalStore
 from pipeline.results import exports, subtitles
 from pipeline.schema import COPIES, PLAN, TRANSCRIPTS, table_of
+from tests.commands import run_here
 from tests.fakes import plan_row
 
 MODEL = "fake"
@@ -57,8 +59,7 @@ def make_output(folder, rows, plan=None):
 
 
 def export(out, kind, *more, status=0):
-    command = [sys.executable, "-m", "jobs.export", str(out), "--format", kind, *map(str, more)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_here(jobs.export.export, out, "--format", kind, *more)
     assert done.returncode == status, done.stderr
     return json.loads(done.stdout.splitlines()[-1]) if status != 2 else done.stderr
 

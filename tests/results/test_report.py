@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+import jobs.report
 from pipeline.output.retried import OutputError
 from pipeline.results import report_html
+from tests.commands import run_here
 from tests.results.made_output import (
     DAY,
     HOSTILE,
@@ -175,8 +177,7 @@ def test_what_is_no_output_is_one_line_and_status_2(tmp_path):
 
 
 def report_of(*arguments):
-    command = [sys.executable, "-m", "jobs.report", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_here(jobs.report.report, *arguments)
 
 
 def test_a_torn_file_is_named_and_costs_no_other_output(output, tmp_path):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import random
-import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
 
+import jobs.review
 from pipeline.results import review_curve, review_files
 from pipeline.results.recordings import join_rows
 from pipeline.results.review import WEIGHTS, passages, ranked, signs_of
+from tests.commands import run_here
 from tests.results.test_exports import make_output, segment, transcript
 
 FINE, BAD = "plain words that are right", "other words that are wrong"
@@ -24,8 +24,7 @@ def recording(name="a", segments=(), **changes):
 
 
 def review(out, *more, status=0):
-    command = [sys.executable, "-m", "jobs.review", str(out), *map(str, more)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_here(jobs.review.review, out, *more)
     assert done.returncode == status, done.stderr
     return json.loads(done.stdout.splitlines()[-1]) if status != 2 else done.stderr
 

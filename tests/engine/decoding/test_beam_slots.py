@@ -19,6 +19,7 @@ from pipeline.engine.scheduling.work import Pass, Work
 from pipeline.engine.sparsify.level import Level
 from tests.engine.conftest import MINI, make_speechlike
 from tests.engine.decoding.test_slots import cut_at_end, decode_with_engine
+from tests.real_weights import WEIGHTS, needs_weights
 
 
 class WholeTexts:
@@ -77,7 +78,7 @@ def test_windows_side_by_side_are_decoded_as_each_by_a_plain_search(model_folder
     options = EngineOptions(
         beam_size=beam_size, timestamps="tokens", max_new_tokens=12, batch_size=2, **settings
     )
-    engine = Engine.load(model_folder(MINI, 1), options=options)
+    engine = Engine.load(model_folder(MINI), options=options)
     windows = [make_speechlike(seconds, n) for n, seconds in enumerate((3.0, 9.0, 5.0))]
     beams = Beams(**{"size": beam_size, "patience": 1.0, "length_penalty": None, **settings})
     expected = [plain_beam_search(engine, window, beams, 12) for window in windows]
@@ -164,16 +165,15 @@ def test_other_searches_are_refused(options, message):
         EngineOptions(**options)
 
 
-WEIGHTS = os.environ.get("EARSHARD_WEIGHTS")
-
-
-@pytest.mark.skipif(WEIGHTS is None, reason="EARSHARD_WEIGHTS names no folder with whisper-base")
-@pytest.mark.skipif("EARSHARD_SPEECH" not in os.environ, reason="EARSHARD_SPEECH names no set of recordings")
+@needs_weights
+@pytest.mark.skipif(
+    not os.environ.get("EARSHARD_SPEECH"), reason="EARSHARD_SPEECH names no set of recordings"
+)
 def test_short_windows_are_decoded_as_by_transformers():
     """Without timestamps: transformers ranks by log-probabilities from before the timestamp rules."""
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-    folder, windows = Path(WEIGHTS) / "whisper-base", real_windows(Path(os.environ["EARSHARD_SPEECH"]))
+    folder, windows = WEIGHTS / "whisper-base", real_windows(Path(os.environ["EARSHARD_SPEECH"]))
     assert len(windows) > 3
     engine = Engine.load(folder, options=EngineOptions(beam_size=5, timestamps="none"))
     model = WhisperForConditionalGeneration.from_pretrained(folder).eval()

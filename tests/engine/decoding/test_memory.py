@@ -88,7 +88,7 @@ def test_it_takes_half_of_the_bytes():
 
 
 def transcribed(folder, lengths_s, **options):
-    chosen = {"word_timestamps": True, "max_new_tokens": 24, "batch_size": 2} | options
+    chosen = {"word_timestamps": True, "max_new_tokens": 12, "batch_size": 2} | options
     engine = Engine.load(folder, device="cpu", dtype="float32", options=EngineOptions(**chosen))
     windows = [make_speechlike(seconds, number) for number, seconds in lengths_s.items()]
     return engine.transcribe(windows, languages=["en"] * len(windows))

@@ -12,7 +12,7 @@ from pipeline.benchmark.random_model import Kind
 from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.model.snapshot import DEMO_FOLDER
 from pipeline.engine.scheduling.work import Pass, Work
-from tests.engine.conftest import LARGE_V3, MINI, MINI_EN, TINY, TINY_EN, make_speechlike
+from tests.engine.conftest import LARGE_V3, MINI, MINI_EN, MINI_V3, TINY, TINY_EN, make_speechlike
 
 HOW = {False: "none", True: "tokens"}
 LENGTHS_S = [30.0, 7.3, 21.0]
@@ -129,9 +129,9 @@ def test_windows_of_several_prompts_are_decoded_together_as_each_by_itself(model
     prompts = ["hello hello", None, "a longer text that was said before", "hello hello", None]
     alone = []
     for window, prompt in zip(windows, prompts, strict=True):
-        options = EngineOptions(initial_prompt=prompt or "of all", max_new_tokens=40)
+        options = EngineOptions(initial_prompt=prompt or "of all", max_new_tokens=12)
         alone.append(Engine.load(folder, options=options).transcribe([window], languages=["en"])[0])
-    engine = Engine.load(folder, options=EngineOptions(initial_prompt="of all", max_new_tokens=40))
+    engine = Engine.load(folder, options=EngineOptions(initial_prompt="of all", max_new_tokens=12))
     together = engine.transcribe(windows, languages=["en"] * 5, prompts=prompts)
     assert [one.text for one in together] == [one.text for one in alone]
     assert len({one.text for one in engine.transcribe(windows[:1] * 3, prompts=["one", "two", None])}) > 1
@@ -152,7 +152,7 @@ def test_without_a_limit_the_text_stops_at_the_decoders_last_position(model_fold
     assert len(task.prompt) + task.max_new_tokens == 448
 
 
-@pytest.mark.parametrize("kind", [MINI, LARGE_V3], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [MINI, MINI_V3], ids=lambda kind: kind.name)
 def test_detected_languages_equal_those_of_transformers(model_folder, kind):
     folder = model_folder(kind)
     windows = [make_speechlike(5.0, seed) for seed in range(3)]

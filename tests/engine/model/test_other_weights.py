@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,11 @@ from pipeline.engine.model import hub
 from pipeline.engine.model.snapshot import num_weights, resolve, weights_digest
 from pipeline.engine.model.tensors import BFLOAT16, StoredTensor
 from pipeline.engine.model.weights import read_weights
-from tests.engine.conftest import MINI, MINI_EN, MINI_V3, make_speechlike
+from tests.engine.conftest import MINI, MINI_EN, MINI_V3, TINY, make_speechlike
 from tests.engine.model.other_weights import binary, variables_of, write_checkpoint, write_model_bin
+from tests.real_weights import WEIGHTS, needs_weights
 
-WEIGHTS = os.environ.get("EARSHARD_WEIGHTS")
 SHORT = EngineOptions(max_new_tokens=24)
-real = pytest.mark.skipif(WEIGHTS is None, reason="EARSHARD_WEIGHTS names no folder of weights")
 
 
 @pytest.fixture(autouse=True)
@@ -97,10 +97,11 @@ def in_hub_cache(tmp_path, repository):
 
 def test_a_checkpoint_takes_the_tokeniser_of_any_cached_model_of_its_vocabulary(model_folder, tmp_path):
     write_model_bin(model_folder(MINI_EN), in_hub_cache(tmp_path, "Systran/faster-whisper-tiny.en"))
-    checkpoint = write_checkpoint(model_folder(MINI), tmp_path / "base.pt")
+    whole = model_folder(replace(MINI, name="whole vocabulary", num_text=TINY.num_text))
+    checkpoint = write_checkpoint(whole, tmp_path / "base.pt")
     with pytest.raises(ModelNotFound, match=r"base\.pt has no tokeniser, .*whisper-tiny beside it$"):
         resolve(checkpoint)
-    twin = write_model_bin(model_folder(MINI), in_hub_cache(tmp_path, "Systran/faster-whisper-small"))
+    twin = write_model_bin(whole, in_hub_cache(tmp_path, "Systran/faster-whisper-small"))
     assert resolve(checkpoint).tokeniser == twin
 
 
@@ -220,10 +221,10 @@ def test_bfloat16_is_the_upper_half_of_a_float32():
     assert np.array_equal(stored.float32(), values.float().numpy())
 
 
-@real
+@needs_weights
 @pytest.mark.parametrize("name", ["whisper-tiny.en", "whisper-base"])
 def test_real_weights_are_the_same_model_in_each_form(name, tmp_path):
-    whole, twin = resolve(Path(WEIGHTS) / name), resolve(Path(WEIGHTS) / f"{name}-ct2")
+    whole, twin = resolve(WEIGHTS / name), resolve(WEIGHTS / f"{name}-ct2")
     assert_same_tensors(whole, twin)
     checkpoint = write_checkpoint(whole.path, tmp_path / "real.pt")
     for file in ("tokenizer.json", "generation_config.json"):

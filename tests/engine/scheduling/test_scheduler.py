@@ -12,6 +12,7 @@ import torch
 from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.decoding import quality_gates
 from pipeline.engine.decoding.slots import Slots
+from pipeline.engine.decoding.tasks import Task
 from pipeline.engine.model.log_mel import LogMel
 from pipeline.engine.sparsify.level import Level
 from tests.engine.conftest import MINI, make_speechlike
@@ -164,10 +165,12 @@ def test_slots_that_grow_and_shrink_while_they_decode_change_no_token(model_fold
     model, passes = engine._model, engine._passes
     with torch.inference_mode():
         hidden = model.encoder(model.features(WINDOWS[:3]))
+        prompt = tuple(model.vocabulary.start_sequence("en", "transcribe", timestamps=True))
+        tasks = [Task(index=n, prompt=prompt, start=0, max_new_tokens=10 + 9 * n) for n in range(3)]
 
         def decode(sizes):
             slots, done = passes._new_slots(3, 1500), {}
-            finished = start(slots, hidden)
+            finished = slots.start(slots.load(hidden), tasks)
             while True:
                 done.update({decoding.task.index: decoding.tokens for decoding in finished})
                 if not slots.live:
@@ -178,13 +181,3 @@ def test_slots_that_grow_and_shrink_while_they_decode_change_no_token(model_fold
         steady = decode(iter(lambda: 3, None))
         generator = random.Random(0)
         assert decode(iter(lambda: generator.randrange(1, 9), None)) == steady
-
-
-def start(slots, hidden):
-    from pipeline.engine.decoding.tasks import Task
-
-    tasks = [
-        Task(index=number, prompt=(50258, 50259, 50359), start=0, max_new_tokens=10 + 9 * number)
-        for number in range(len(hidden))
-    ]
-    return slots.start(slots.load(hidden), tasks)
