@@ -150,7 +150,11 @@ def cut_shard(request: DatasetRequest, name: str) -> Counter[str]:
             clips += taken.values()
             segments += _listed(row, chosen, taken)
     store = open_store(request.folder)
-    store.replace(f"data/{name}.{request.container}", WRITERS[request.container](clips))
+    data = f"data/{name}.{request.container}"
+    if clips:
+        store.replace(data, WRITERS[request.container](clips))
+    else:
+        store.delete(data)  # of an attempt before; loaders end where a file holds nothing
     store.publish(f"segments/{name}.parquet", files.parquet_bytes(table_of(SEGMENTS, segments)))
     return Counter(faults=faults.num)
 
