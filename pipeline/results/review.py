@@ -19,7 +19,7 @@ DENSE_SCRIPT = 2.5  # what a character of Chinese or Japanese counts for beside 
 # Signs of error by name: what is shown as the reason, and from which value on.
 REASONS = {
     "logprob": ("the model was unsure", 0.5),
-    "window": ("it was unsure of the half minute around", 0.5),
+    "window": ("unsure of the half minute around it", 0.5),
     "fallback": ("it was decoded again", 0.5),
     "repetitive": ("it repeats itself", 0.2),
     "no_speech": ("perhaps nobody speaks", 0.5),

@@ -154,12 +154,13 @@ def _key_of(pairs: Pairs) -> Callable[[Setting], str]:
 
 
 def _axes(values: Sequence[_Value], at_least: tuple[float, float], wer_budget: float) -> Axes:
-    """Axes that hold the values and the budget; y starts at 0."""
+    """Axes that hold the values with their intervals, the budget and 0."""
     xs = [value.x for value in values]
+    lowest = min(0.0, *(value.low for value in values))
     highest = max(1.4 * wer_budget, *(value.high for value in values), 1e-3)
     return Axes(
         left=LEFT, top=TOP, right=RIGHT, bottom=BOTTOM,
-        x_range=(min(at_least[0], *xs, 0.0), 1.05 * max(at_least[1], *xs)), y_range=(0.0, highest),
+        x_range=(min(at_least[0], *xs, 0.0), 1.05 * max(at_least[1], *xs)), y_range=(lowest, highest),
     )  # fmt: skip
 
 

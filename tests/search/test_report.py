@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,11 +52,14 @@ def test_a_corpus_that_says_nothing_has_neither_a_bound_nor_a_best(tmp_path):
     assert json.loads((tmp_path / "search.json").read_text())["best"] is None
 
 
-def test_plots_place_every_setting_inside_the_axes():
+@pytest.mark.parametrize("excess", [0.02, -0.02])  # less than none: sparse text that is closer than dense
+def test_plots_place_every_setting_inside_the_axes(excess):
     outcome = report.judge_search(
         found([HALF, Level(layer=1, sparsity=0.9)]), question="?", wer_budget=0.01, group=None
     )
-    drawn = plots.search_plots(outcome.found.settings, outcome.figures, outcome.front, 0.01)
+    interval = (excess - 0.01, excess + 0.01)
+    figures = [replace(one, excess=excess, excess_interval=interval) for one in outcome.figures]
+    drawn = plots.search_plots(outcome.found.settings, figures, outcome.front, 0.01)
     assert len(drawn) == 2
     for one in drawn:
         dots = [dot for series in one.series for dot in series.dots]
