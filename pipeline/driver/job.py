@@ -227,7 +227,7 @@ def _log_listing(listing: Listing, references: References | None, plan: pa.Table
             log.info("%s %s: %s%s", counted(len(names), "file"), what, ", ".join(names[:NAMES_SHOWN]), ending)
     if references is not None:
         matched = plan.num_rows - plan.column("reference").null_count
-        log.info("references that belong to a recording: %d of %d", matched, references.num_lines)
+        log.info("recordings with a reference: %d of %d", matched, plan.num_rows)
 
 
 def _reopen_failed(state: OutputState) -> None:

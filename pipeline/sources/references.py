@@ -27,7 +27,6 @@ class References:
     """
 
     by_name: Mapping[str, Mapping[str, Any]]
-    num_lines: int
     digest: str  # of all lines, wherever the file lies
 
     def find(self, recording_id: str, uri: str) -> Mapping[str, Any] | None:
@@ -53,9 +52,8 @@ def read_references(path: str) -> References:
         raise InputError(f"{path}: no such file")
     folder = os.path.dirname(os.path.abspath(path))
     by_name: dict[str, Mapping[str, Any]] = {}
-    num_lines, digest = 0, hashlib.sha256()
+    digest = hashlib.sha256()
     for number, line in read_lines(path):
-        num_lines += 1
         digest.update(json.dumps(line, sort_keys=True, default=str).encode())
         try:
             _check(line)
@@ -66,7 +64,7 @@ def read_references(path: str) -> References:
             raise InputError(f"{path}: line {number}: {error}") from None
     for name in list(by_name):
         by_name.setdefault(composed(name), by_name[name])
-    return References(by_name=by_name, num_lines=num_lines, digest=digest.hexdigest())
+    return References(by_name=by_name, digest=digest.hexdigest())
 
 
 def composed(name: str) -> str:
