@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
 from pipeline.planning import make_plan, overflow_plan
+from pipeline.reading.audio import DecodeLimits
+from pipeline.reading.decoder import AudioDecoder
 from pipeline.reading.shard_reader import ReadOptions, ShardReader
 from pipeline.schema import SHARD_AUDIO
 from pipeline.sources.listing import list_recordings
@@ -13,13 +20,28 @@ def options(**changes):
     return ReadOptions(**(values | changes))
 
 
+@cache
+def _decoder(limits: DecodeLimits) -> AudioDecoder:
+    decoder = AudioDecoder(limits)
+    atexit.register(decoder.close)
+    return decoder
+
+
+@contextmanager
+def open_reader(**changes) -> Iterator[ShardReader]:
+    """A reader whose decoder goes on from test to test: its process takes half a second to start."""
+    reader = ShardReader(options(**changes))
+    reader._decoder = _decoder(reader._decoder.limits)
+    yield reader
+
+
 def plan_of(folder, *, shard_hours=1.0):
     table = make_plan(list_recordings([str(folder)]).recordings, shard_hours=shard_hours)
     return table.to_pylist()
 
 
 def read(rows, *, attempt=1, **changes):
-    with ShardReader(options(**changes)) as reader:
+    with open_reader(**changes) as reader:
         table = reader.read(7, attempt, rows)
     assert table.schema.equals(SHARD_AUDIO)
     table.validate(full=True)
@@ -53,7 +75,7 @@ def rounds(reader, rows):
 def read_all(rows, **changes):
     """All of `rounds`, by (recording_id, part, channel)."""
     found = {}
-    with ShardReader(options(**changes)) as reader:
+    with open_reader(**changes) as reader:
         for recording, windows in rounds(reader, rows):
             key = (recording["recording_id"], recording["part"], recording["channel"])
             assert key not in found

@@ -9,10 +9,9 @@ import tarfile
 import pytest
 
 from pipeline.planning import make_plan
-from pipeline.reading.shard_reader import ShardReader
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import InputError
-from tests.reading.read_rows import content, options
+from tests.reading.read_rows import content, open_reader
 
 
 def listed(*inputs, **how):
@@ -30,7 +29,7 @@ def error_of(*inputs, **how):
 def heard(*inputs, **how):
     """Seconds decoded of every recording of the inputs, or its error."""
     plan = make_plan(list_recordings([str(i) for i in inputs], **how).recordings, shard_hours=1.0)
-    with ShardReader(options()) as reader:
+    with open_reader() as reader:
         row, _ = content(reader.read(0, 1, plan.to_pylist()))
     return {r["recording_id"]: r["error_type"] or round(r["duration_s"], 3) for r in row["recordings"]}
 

@@ -10,13 +10,12 @@ from contextlib import contextmanager
 import pytest
 
 from pipeline.planning import make_plan
-from pipeline.reading.shard_reader import ShardReader
 from pipeline.sources import boundaries
 from pipeline.sources.boundaries import PRIVATE, ROOTS, PrivateAddress, refuse_private
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import InputError
 from tests.reading.made_audio import vowels, wav_bytes, write
-from tests.reading.read_rows import content, options
+from tests.reading.read_rows import content, open_reader
 
 
 def plan_of(path):
@@ -24,7 +23,7 @@ def plan_of(path):
 
 
 def errors(rows):
-    with ShardReader(options()) as reader:
+    with open_reader() as reader:
         row, _ = content(reader.read(0, 1, rows))
     return [(r["error_type"], r["error_message"]) for r in row["recordings"]]
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.planning import make_plan
-from pipeline.reading.shard_reader import ShardReader
 from pipeline.sources.listing import list_recordings
 from tests.reading.made_audio import RATE, vowels, write
-from tests.reading.read_rows import content, options
+from tests.reading.read_rows import content, open_reader
 from tests.sources.inputs import error_of, heard, listed, manifest
 
 
@@ -27,7 +26,7 @@ def test_lhotse_recordings_and_cuts(tmp_path):
     path = manifest(tmp_path, "cuts.jsonl", [cut])
     assert listed(path)[0]["cut"].reference == "hello there"
     plan = make_plan(list_recordings([str(path)]).recordings, shard_hours=1.0)
-    with ShardReader(options()) as reader:
+    with open_reader() as reader:
         row, samples = content(reader.read(0, 1, plan.to_pylist()))
     assert row["recordings"][0]["duration_s"] == 1.5
     assert np.ptp(samples[0]) == 0  # nothing sounds in the second channel

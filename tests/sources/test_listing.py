@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.planning import make_plan
-from pipeline.reading.shard_reader import ShardReader
 from pipeline.sources.listing import list_recordings
 from tests.reading.made_audio import vowels, wav_bytes, write
-from tests.reading.read_rows import content, options
+from tests.reading.read_rows import content, open_reader
 from tests.sources.inputs import error_of, heard, listed
 
 
@@ -79,7 +78,7 @@ def test_names_that_are_no_unicode_are_read(tmp_path):
 def test_control_characters_in_a_name_reach_no_message(tmp_path):
     (tmp_path / "a\x1b[31m\n.wav").write_bytes(b"")
     plan = make_plan(list_recordings([str(tmp_path)]).recordings, shard_hours=1.0)
-    with ShardReader(options()) as reader:
+    with open_reader() as reader:
         row, _ = content(reader.read(0, 1, plan.to_pylist()))
     assert row["recordings"][0]["recording_id"] == "a\x1b[31m\n.wav"
     assert row["recordings"][0]["error_message"].isprintable()

@@ -14,12 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.planning import make_plan
-from pipeline.reading.shard_reader import ShardReader
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.manifest_fields import FIELD_NAMES
 from pipeline.sources.manifests import clip_member, parse_clip
 from tests.reading.made_audio import RATE, vowels, write
-from tests.reading.read_rows import content, options
+from tests.reading.read_rows import content, open_reader
 from tests.sources.inputs import error_of, heard, listed, manifest
 
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "jsonl.gz", "csv.gz")
@@ -81,7 +80,7 @@ def test_a_channel_is_a_number_a_text_or_a_list_of_one(tmp_path, kind, value):
     write(tmp_path / "a.wav", np.stack([silent, voice], 1))
     path = in_format(tmp_path, kind, {"path": "a.wav", "channel": value, "id": "x"})
     plan = make_plan(list_recordings([str(path)]).recordings, shard_hours=1.0)
-    with ShardReader(options()) as reader:
+    with open_reader() as reader:
         _, samples = content(reader.read(0, 1, plan.to_pylist()))
     assert np.abs(samples[0] - np.round(voice * 32767)).max() <= 1
 

@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.planning import make_plan
-from pipeline.reading.shard_reader import ShardReader
 from pipeline.sources.listing import list_recordings
 from tests.reading.made_audio import RATE, vowels, write
-from tests.reading.read_rows import content, options
+from tests.reading.read_rows import content, open_reader
 from tests.sources.inputs import error_of, heard, listed, manifest
 
 
@@ -41,7 +40,7 @@ def test_a_manifest_of_nemo_cuts_by_offset(tmp_path):
     ])  # fmt: skip
     assert heard(path) == {"a.wav#t=1.0000,3.0000": 2.0, "a.wav#t=3.0000,4.2500": 1.25}
     plan = make_plan(list_recordings([str(path)]).recordings, shard_hours=1.0)
-    with ShardReader(options()) as reader:
+    with open_reader() as reader:
         _, samples = content(reader.read(0, 1, plan.to_pylist()))
     assert np.abs(samples[0] - np.round(voice[RATE : 3 * RATE] * 32767)).max() <= 1
 

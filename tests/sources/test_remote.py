@@ -11,12 +11,11 @@ import pytest
 
 from pipeline import errors
 from pipeline.planning import make_plan
-from pipeline.reading.shard_reader import ShardReader
 from pipeline.sources import folders, listing
 from pipeline.sources.listing import list_recordings
 from pipeline.sources.recording import InputError
 from tests.reading.made_audio import vowels, wav_bytes, write
-from tests.reading.read_rows import content, options
+from tests.reading.read_rows import content, open_reader
 from tests.sources.inputs import archive, manifest
 
 
@@ -26,7 +25,7 @@ def plan_of(*inputs, **how):
 
 def outcomes(rows):
     """Seconds decoded of every row, or its error."""
-    with ShardReader(options()) as reader:
+    with open_reader() as reader:
         row, _ = content(reader.read(0, 1, rows))
     return {r["recording_id"]: r["error_type"] or round(r["duration_s"], 3) for r in row["recordings"]}
 
