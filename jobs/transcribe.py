@@ -51,7 +51,8 @@ next         earshard export {output} --format srt
 )
 @click.option("--language", default=JobOptions.language, show_default=True,
               help="A code such as en; auto: by recording; each: by window.")  # fmt: skip
-@click.option("--task", default=JobOptions.task, type=click.Choice(TASKS), show_default=True)
+@click.option("--task", default=JobOptions.task, type=click.Choice(TASKS), show_default=True,
+              help="translate: into English.")  # fmt: skip
 @click.option("--initial-prompt", help="Text put before every window, e.g. names to expect.")
 @click.option("--hotwords", help="Words to expect, put before every window and before its prompt.")
 @click.option("--condition-on-previous-text", is_flag=True,
@@ -69,9 +70,14 @@ next         earshard export {output} --format srt
               help="Audio streams of a container: the first that has speech, or a row for each.")  # fmt: skip
 @click.option("--references", help="TSV, CSV, JSONL or Parquet with audio_filepath and text.")
 @click.option(
-    "--batch-size", default="auto", callback=options.parsed(options.parse_batch_size), show_default=True
+    "--batch-size",
+    default="auto",
+    callback=options.parsed(options.parse_batch_size),
+    help="Windows decoded together.",
+    show_default=True,
 )
-@click.option("--dtype", default="auto", type=click.Choice(["auto", *DTYPES]), show_default=True)
+@click.option("--dtype", default="auto", type=click.Choice(["auto", *DTYPES]), show_default=True,
+              help="auto: bfloat16 on GPUs, on CPUs int8 where they are fast at it.")  # fmt: skip
 @click.option("--actors", default="auto", callback=options.parsed(options.parse_actors), show_default=True,
               help="auto, N or MIN-MAX processes that hold the model.")  # fmt: skip
 @click.option(
@@ -84,7 +90,7 @@ next         earshard export {output} --format srt
     "--duplicates",
     type=click.Choice(get_args(config.Duplicates)),
     default="once",
-    help="Recordings of one content.",
+    help="once: of recordings of one content one is transcribed; transcribe: every one.",
 )
 @click.option(
     "--shard-hours", default=JobOptions.shard_hours, show_default=True, help="Hours of audio in a shard."
@@ -93,7 +99,11 @@ next         earshard export {output} --format srt
     "--max-hours", default=JobOptions.max_hours, show_default=True, help="Hours taken of a recording."
 )
 @click.option(
-    "--gpu-hour-usd", default=RunOptions.gpu_hour_usd, type=click.FloatRange(min=0), show_default=True
+    "--gpu-hour-usd",
+    default=RunOptions.gpu_hour_usd,
+    type=click.FloatRange(min=0),
+    help="Price of a GPU-hour, to count costs with.",
+    show_default=True,
 )
 @click.option("--max-failed", default=RunOptions.max_failed, type=click.FloatRange(0, 1), show_default=True,
               help="Share of recordings that may fail before the status is 1.")  # fmt: skip

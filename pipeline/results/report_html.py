@@ -148,7 +148,8 @@ def _evidence_row(found: Mapping[str, Any]) -> tuple[str, ...]:
     told = found["evidence"] or {}
     levels = ", ".join(f"{level} in {counted(num, 'shard')}" for level, num in found["levels"].items())
     changes = (_text(told.get(name), "{:+.2%}") for name in ("wer_change", "wer_change_bound"))
-    here = (_text(found[name], "{:+.2%}") for name in ("excess", "excess_bound"))
+    is_bounded = found["excess_bound"] is not None  # fewer windows say nothing
+    here = (_text(found[name] if is_bounded else None, "{:+.2%}") for name in ("excess", "excess_bound"))
     return shown_text(found["output"]), levels, f"{found['wer_budget']:.2%}", found["reason"], *changes, *here
 
 

@@ -90,7 +90,7 @@ def test_every_grouping_adds_up_to_the_total(output, tmp_path):
 def test_failures_come_first_and_sparsity_is_shown_with_what_it_rests_on(output):
     evidence = {"wer_change": 0.001, "wer_change_bound": 0.005}
     told = {"wer_budget": 0.01, "reason": "the evidence that ships for m", "levels": {"3": 2}}
-    told |= {"output": "out", "evidence": evidence, "excess": None, "excess_bound": None}
+    told |= {"output": "out", "evidence": evidence, "excess": 0.0, "excess_bound": None}  # of a few windows
     (table,) = report_html.evidence(replace(make(output), adaptive=(told,)))
     assert table.rows == (
         ("out", "3 in 2 shards", "1.00%", "the evidence that ships for m", "+0.10%", "+0.50%", "-", "-"),
