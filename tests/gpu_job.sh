@@ -12,9 +12,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
-needed=('ray[data]>=2.60,<2.61' soundfile av soxr jiwer whisper-normalizer click rich jinja2 fsspec)
+# As the project's own requirements say, but for torch and transformers, which the machine has.
+mapfile -t needed < <($python - <<'NEEDED'
+import re, tomllib
+for one in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]:
+    if re.match(r"[\w-]+", one)[0] not in ("torch", "transformers", "silero-vad"):
+        print(one)
+NEEDED
+)
 # Names torch and torchaudio as what it needs, of which the machine's own are used.
-alone=(silero-vad)
+mapfile -t alone < <(grep -o '"silero-vad[^"]*"' pyproject.toml | tr -d '"')
 
 if [ "$1" = --fetch ]; then
   wheels=$2

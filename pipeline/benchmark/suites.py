@@ -22,7 +22,7 @@ CUDA_BATCHES = (64, 256, 128, 32, 16)  # the batch of the bars first
 CPU_BATCHES = (8,)
 GENERATE_BATCHES = (64, 128)
 # Seconds that a case may take, model and warm-up included: it is left out where less is left.
-ABOUT_S = {"large-v3": 40.0, "large-v3-turbo": 25.0, "small": 15.0, "base": 10.0, "tiny": 10.0}
+ABOUT_S = {"large-v3": 20.0, "large-v3-turbo": 12.0, "small": 8.0, "base": 6.0, "tiny": 6.0}
 RANDOM = (
     "the weights are random: nothing is said of accuracy, of windows that are decoded again, or of texts of "
     "unequal length"
