@@ -20,7 +20,7 @@ from torch import Tensor
 from triton import language as tl
 
 BLOCK = 64  # positions that are met at a time
-STEP_BLOCK, STEP_WARPS, STEP_STAGES = 64, 4, 3  # in a step; stages: blocks that are loaded ahead
+STEP_BLOCK, STEP_WARPS = 64, 4  # the same in a step
 QUERIES = 16  # the fewest rows that a product on tensor cores has
 LOWEST = tl.constexpr(-1e30)  # for positions past the end: finite, or the first block could give inf - inf
 
@@ -39,7 +39,7 @@ def attend_int8(
     out = torch.empty_like(q)
     sizes: dict[str, Any]
     if tokens == 1:
-        sizes = {"head_dim": head_dim, "block": STEP_BLOCK, "stages": STEP_STAGES, "num_warps": STEP_WARPS}
+        sizes = {"head_dim": head_dim, "block": STEP_BLOCK, "num_warps": STEP_WARPS}
         _attend_one[rows * heads,](
             q, keys, key_scales, values, value_scales, slots, out, keys.shape[2], heads, **sizes
         )
@@ -111,7 +111,7 @@ def _attend(  # noqa: PLR0913, PLR0917 - pointers
 @triton.jit
 def _attend_one(  # noqa: PLR0913, PLR0917 - pointers
     q, keys, key_scales, values, value_scales, slots, out, positions, heads,
-    head_dim: tl.constexpr, block: tl.constexpr, stages: tl.constexpr,
+    head_dim: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """One head of one window, for its one query; products are in float32."""
     pair = tl.program_id(0).to(tl.int64)
@@ -121,7 +121,7 @@ def _attend_one(  # noqa: PLR0913, PLR0917 - pointers
     largest = tl.full((block,), LOWEST, tl.float32)
     total = tl.zeros((block,), tl.float32)
     found = tl.zeros((block, head_dim), tl.float32)
-    for first in tl.range(0, positions, block, num_stages=stages):
+    for first in range(0, positions, block):
         is_there = first + lanes < positions
         at = first_place + first + lanes
         bytes_at = at[:, None] * head_dim + dims[None]
