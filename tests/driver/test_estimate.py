@@ -26,11 +26,10 @@ ROOT = Path(__file__).parents[2]
 OPTIONS = JobOptions(model="m", model_revision="r", dtype="float32", engine_version="1", language="en")
 
 
-@pytest.fixture
-def inputs(tmp_path):
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
     """Ten recordings of 6 s, one of noise bytes, a text file."""
-    folder = tmp_path / "in"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("in")
     for number in range(10):
         write(folder / f"{number}.wav", vowels(6.0, seed=number))
     (folder / "broken.flac").write_bytes(b"fLaC" + bytes(50_000))
@@ -42,8 +41,14 @@ def request(folder, **options) -> JobRequest:
     return JobRequest(inputs=(str(folder),), output="", model="demo", options=options)
 
 
-def test_recordings_hours_speech_and_failures_are_told(inputs):
-    found = survey_inputs(request(inputs), sample_s=600.0)
+@pytest.fixture(scope="module")
+def surveyed(inputs):
+    """All of it decoded."""
+    return survey_inputs(request(inputs), sample_s=600.0)
+
+
+def test_recordings_hours_speech_and_failures_are_told(surveyed):
+    found = surveyed
     assert (found.num_recordings, found.num_skipped, found.num_shards) == (11, 1, 1)
     assert found.sample.failures == {"corrupt": 1}
     assert found.lengths.num_by_header == 10
@@ -68,17 +73,16 @@ def test_of_a_long_recording_only_a_part_is_decoded(tmp_path):
     assert found.lengths.hours * 3600 == pytest.approx(1200.0, rel=0.3)
 
 
-def test_a_rate_that_is_told_gives_hours_money_and_wall_time(inputs):
-    found = survey_inputs(request(inputs), sample_s=600.0)
-    outcome = estimate_job(found, told_rate(10.0, 3.0))
-    assert outcome.device_hours == pytest.approx(found.lengths.hours / 10)
+def test_a_rate_that_is_told_gives_hours_money_and_wall_time(surveyed):
+    outcome = estimate_job(surveyed, told_rate(10.0, 3.0))
+    assert outcome.device_hours == pytest.approx(surveyed.lengths.hours / 10)
     assert outcome.cost_usd == pytest.approx(outcome.device_hours * 3.0)
     assert outcome.disk_bytes is None
     json.dumps(outcome.as_dict())
 
 
-def test_a_rate_that_is_timed_here_counts_speech(inputs):
-    found = survey_inputs(request(inputs), sample_s=600.0)
+def test_a_rate_that_is_timed_here_counts_speech(surveyed):
+    found = surveyed
     engine = FakeEngine(answer=lambda _samples, language: result(language=language))
     rate = timed_rate(found.audio, engine, OPTIONS, RunOptions(), most_s=600.0)
     outcome = estimate_job(found, rate)

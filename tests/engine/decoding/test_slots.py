@@ -174,7 +174,7 @@ def test_detected_languages_equal_those_of_transformers(model_folder, kind):
 )
 @pytest.mark.parametrize("timestamps", [False, True])
 def test_greedy_tokens_of_the_bundled_model_equal_those_of_generate(timestamps):
-    windows = [make_speechlike(seconds, seed) for seed, seconds in enumerate(LENGTHS_S)]
+    windows = [make_speechlike(seconds, seed) for seed, seconds in enumerate(LENGTHS_S[:2])]
     engine = Engine.load("demo", options=EngineOptions(timestamps=HOW[timestamps], max_new_tokens=200))
     theirs = decode_with_transformers(
         DEMO_FOLDER,

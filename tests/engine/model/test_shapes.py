@@ -20,7 +20,7 @@ from pipeline.engine.model.weights import read_weights
 from tests.engine.conftest import MINI, MINI_EN, MINI_V3, make_speechlike
 
 DISTIL = replace(MINI, name="mini-distil", encoder_layers=4, decoder_layers=2)
-OPTIONS = EngineOptions(max_new_tokens=12, word_timestamps=True)
+OPTIONS = EngineOptions(max_new_tokens=12, word_timestamps=True, batch_size=2)
 GENERATION = "generation_config.json"
 
 
