@@ -15,7 +15,7 @@ import torch
 
 from jobs.benchmark import benchmark
 from jobs.cli import WrongUse
-from pipeline.benchmark import machine, random_model, suites
+from pipeline.benchmark import machine, random_model, suites, throughput
 from pipeline.benchmark.bench import Bench, generate_rtfx
 from pipeline.benchmark.cases import Case, run_cases
 from pipeline.benchmark.kernels import CountOperations
@@ -88,7 +88,7 @@ def test_the_gpu_suite_measures_predicts_and_profiles_every_model(mini, tmp_path
         *(f"mini b1 {variant}" for variant in ("dense", "stride", "attention")),
     ]
     dense = rows["mini b2 dense"]
-    assert dense["num_windows"] == 4
+    assert dense["num_windows"] == 2 * throughput.BATCHES
     assert dense["tokens_per_s"] == pytest.approx(3 * dense["windows_per_s"])
     assert 0 < dense["roofline"] < 1
     assert dense["predicted_windows_per_s"] > dense["windows_per_s"]
