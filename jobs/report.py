@@ -85,6 +85,7 @@ def as_json(found: Report) -> dict[str, Any]:
         "wer_interval": found.wer_interval,
         "errors": {failure.error_type: failure.num_rows for failure in found.failures},
         "failures": [asdict(failure) for failure in found.failures],
+        "adaptive": found.adaptive,
         **{
             name: [asdict(figures) for figures in getattr(found, name)]
             for name in (

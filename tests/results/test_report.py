@@ -91,7 +91,9 @@ def test_failures_come_first_and_sparsity_is_shown_with_what_it_rests_on(output)
     evidence = {"wer_change": 0.001, "wer_change_bound": 0.005}
     told = {"wer_budget": 0.01, "reason": "the evidence that ships for m", "levels": {"3": 2}}
     told |= {"output": "out", "evidence": evidence, "excess": 0.0, "excess_bound": None}  # of a few windows
-    (table,) = report_html.evidence(replace(make(output), adaptive=(told,)))
+    found = replace(make(output), adaptive=(told,))
+    assert jobs.report.as_json(found)["adaptive"] == (told,)
+    (table,) = report_html.evidence(found)
     assert table.rows == (
         ("out", "3 in 2 shards", "1.00%", "the evidence that ships for m", "+0.10%", "+0.50%", "-", "-"),
     )
