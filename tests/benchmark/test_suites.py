@@ -113,7 +113,7 @@ def test_what_does_not_fit_into_the_budget_is_named(mini, monkeypatch):
 def test_memory_in_int8_is_a_variant_where_there_is_a_kernel_for_it(mini):
     bench = Bench(device=CPU, dtype="float32", num_tokens=3)
     row, other = (bench.throughput("mini", 2, name) for name in ("stride, int8 memory", "stride"))
-    assert row["num_windows"] == 4
+    assert row["num_windows"] == 2 * throughput.BATCHES
     assert row["predicted_windows_per_s"] >= other["predicted_windows_per_s"]
     for device, number in (("cpu", 0), ("cuda", 2)):
         bench = SimpleNamespace(device=torch.device(device), throughput=print)
@@ -133,7 +133,7 @@ def test_the_suite_of_mlperf_runs_from_the_command_line(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     totals = json.loads(done.stdout)
     assert [row["variant"] for row in totals["cases"]] == ["dense", "stride", "attention"]
-    assert all(row["num_windows"] == 2 for row in totals["cases"])
+    assert all(row["num_windows"] == throughput.BATCHES for row in totals["cases"])
     assert "67.90 windows/s  NVIDIA H200" in done.stderr
     assert json.loads(path.read_text())["cases"] == totals["cases"]
 
