@@ -18,6 +18,7 @@ from pipeline.results.player import clip_offset_s, clock, linked
 from pipeline.results.review import Passage
 from pipeline.results.subtitles import shown_text
 from pipeline.results.text_files import spreadsheet_safe, writing
+from pipeline.wording import counted
 
 PlanRows = Mapping[str, Mapping[str, Any]]  # of PLAN, by recording_id
 
@@ -74,6 +75,7 @@ def write_html(path: str, found: Sequence[Passage], rows: PlanRows) -> None:
         "review.html.j2",
         css="transcript.css",
         script="transcript.js",
+        num_passages=counted(len(found), "segment"),
         passages=[_shown(one, rows.get(one.recording_id), folder) for one in found],
     )
     with writing(Path(path)) as file:
