@@ -18,7 +18,7 @@ from pipeline.engine.timing.alignment import TokenTimes, place_words
 from pipeline.engine.timing.words import group_words
 
 SENTENCE_END = re.compile(r"[.?!…。？！][\"'”’»)\]]*$")  # noqa: RUF001
-ABBREVIATION = re.compile(r"^\W*[A-Z][a-z]{0,2}\.$")  # Mr. Dr. St. J.
+ABBREVIATION = re.compile(r"^\W*(?:[A-Z][a-z]{0,2}|[A-Za-z](?:\.[A-Za-z])+)\.$")  # Mr. Dr. St. J. U.S. p.m.
 CLAUSE_END = re.compile(r"[,;:—、，；：][\"'”’»)\]]*$")  # noqa: RUF001
 PAUSE_S = 1.0  # a pause so long ends a phrase wherever it is
 LONG_S = 6.0  # a phrase longer than this ends with its clause

@@ -26,8 +26,8 @@ def texts(words):
 
 
 def test_a_phrase_is_a_sentence():
-    words = said('I saw Dr. Smith. "Did you?" No!')
-    assert texts(words) == ["I saw Dr. Smith.", '"Did you?"', "No!"]
+    words = said('I saw Dr. Smith of the U.S. taxpayers. "Did you?" No!')
+    assert texts(words) == ["I saw Dr. Smith of the U.S. taxpayers.", '"Did you?"', "No!"]
 
 
 def test_sentences_end_in_other_scripts_too():
