@@ -1,6 +1,7 @@
 """Fixtures of all tests, and what becomes of a measured time on a busy machine."""
 
 import os
+from contextlib import suppress
 
 import pytest
 
@@ -8,6 +9,13 @@ from tests.fakes import FakeEngine
 
 # For torch, before it is imported: two threads on a busy machine wait for each other more than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+with suppress(ImportError):  # a machine with a GPU need not have it
+    from hypothesis import HealthCheck, settings
+
+    # No example is too slow where others keep the machine busy; a test that hangs has pytest's own limit.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
 
 
 @pytest.fixture

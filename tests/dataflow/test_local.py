@@ -65,7 +65,7 @@ def test_a_shard_is_read_while_the_one_before_is_transcribed_and_no_more_than_on
     seen = []
 
     def answer(_samples, _language):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(reads) < min(len(seen) + 2, 4) and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.05)
@@ -99,7 +99,7 @@ def test_an_engine_that_cannot_be_made_ends_the_round_and_the_reading(store, rea
 
     with pytest.raises(MemoryError, match="no room"):
         list(local.run_round(units(*range(9)), round_context(store, load=load)))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(thread.name == "read-ahead" for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
