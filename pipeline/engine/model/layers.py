@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Weights = dict[str, Tensor]
+FEW_QUERIES = 8
 
 
 class Linear(nn.Module):
@@ -76,5 +77,19 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Softmax attention; the scale is already in q (it is folded into the query weights)."""
+    """Softmax attention; the scale is already in q (it is folded into the query weights). mask: bool."""
+    if not q.is_cuda and not causal and q.shape[2] <= FEW_QUERIES:
+        return _attend_few(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=1.0)
+
+
+def _attend_few(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """A step's attention on a CPU: as two products it takes 0.8 of the time of torch's kernel for it.
+
+    And with several threads that kernel cuts the keys otherwise for every number of rows, so that what a
+    window gets would depend on its company.
+    """
+    scores = q @ k.transpose(2, 3)
+    if mask is not None:
+        scores = scores.masked_fill_(~mask, float("-inf"))
+    return scores.softmax(-1) @ v
