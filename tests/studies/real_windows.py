@@ -8,8 +8,8 @@ A GPU machine may have no audio library, so the windows travel in one file:
         --device cpu --dtype float32
     python -m tests.studies.real_windows compare cpu.json cuda.json
 
-`run` needs torch, transformers, jiwer and whisper-normalizer. Times are of everything but loading, after a run
-of a few windows that does not count.
+`run` needs torch, transformers, jiwer and whisper-normalizer. Times are of all but loading, after a few
+windows that do not count.
 """
 
 from __future__ import annotations
@@ -136,9 +136,8 @@ def compare(given: argparse.Namespace) -> None:
             for block in difflib.SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
         )
         changed = 1 - matched / max(1, sum(len(a) for a, _ in words))
-        print(
-            f"{name}: {sum(a == b for a, b in pairs)} of {len(pairs)} texts the same, {changed:.2%} of words not"
-        )
+        same = sum(a == b for a, b in pairs)
+        print(f"{name}: {same} of {len(pairs)} texts the same, {changed:.2%} of words not")
 
 
 def main() -> None:
