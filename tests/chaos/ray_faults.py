@@ -32,7 +32,7 @@ START_S = 240.0  # until the first shard is committed, on a machine that has muc
 RUN_S = 900.0
 STOP_S = 30.0
 WINDOW_S = 0.15  # that the engine takes for a recording: a pace that leaves time for faults
-SLOW_WINDOW_S = 2.5  # so that a job outlives the seconds in which a node is killed and another one starts
+SLOW_WINDOW_S = 4.0  # so that a job outlives the seconds in which a node is killed and another one starts
 
 
 class Stuck(AssertionError):
@@ -192,9 +192,9 @@ def kill_nodes(bench: Bench, number: int) -> Tally:
     """Nodes are killed with all that runs on them, the oldest first, each replaced by a late one.
 
     Those that were there at the start go one right after the other, before they can have done everything;
-    so late ones must have been used once they are gone.
+    so late ones must have done what is committed once they are gone.
     """
-    output, late, faults = bench.new_output(), [], 0
+    output, late, faults, done_before = bench.new_output(), [], 0, 0
     num_at_start = len(bench.cluster.nodes)
     with running(bench, output, SLOW_WINDOW_S) as process:
         for count in range(number):
@@ -205,6 +205,8 @@ def kill_nodes(bench: Bench, number: int) -> Tally:
                 break
             bench.cluster.kill_node(0)
             faults += 1
+            if faults == num_at_start:
+                done_before = num_commits(output)
             if faults < min(number, num_at_start):  # a new one takes so long that the last could do the rest
                 continue
             while len(bench.cluster.nodes) < num_at_start:
@@ -212,7 +214,8 @@ def kill_nodes(bench: Bench, number: int) -> Tally:
                 bench.cluster.nodes.append(late[-1])
         process.wait(RUN_S)
     tally = bench.judge(output, faults, resumes=0)
-    if faults >= num_at_start and not devices(output) & {f"cpu:{node.node_id}" for node in late}:
+    was_left = faults >= num_at_start and num_commits(output) > done_before
+    if was_left and not devices(output) & {f"cpu:{node.node_id}" for node in late}:
         tally.notes.append(f"{output}: no late node was used")
         tally.survived -= 1
     return tally

@@ -151,16 +151,17 @@ def test_a_part_of_a_long_mp4_is_sample_for_sample_that_of_the_whole(tmp_path, m
             assert np.array_equal(samples, whole[round(part.start_s * rate) :])
 
 
+@pytest.mark.slow
 @pytest.mark.timing
 def test_the_end_of_a_long_m4a_is_found_at_once(decoder, tmp_path):
-    minutes = np.tile(vowels(60), 20)
+    minutes = np.tile(vowels(60), 45)
     path = written(tmp_path / "a.m4a", [(0.0, minutes)])
     started = time.perf_counter()
     whole = decode(decoder, path)
     middle = time.perf_counter()
-    part = decode(decoder, path, offset_s=1180.0, max_s=10.0)
+    part = decode(decoder, path, offset_s=2680.0, max_s=10.0)
     whole_s, part_s = middle - started, time.perf_counter() - middle
-    assert np.array_equal(part.samples[0], whole.samples[0, 1180 * RATE : 1190 * RATE])
+    assert np.array_equal(part.samples[0], whole.samples[0, 2680 * RATE : 2690 * RATE])
     assert part_s < whole_s / 3
 
 
