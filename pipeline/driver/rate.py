@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 import pyarrow as pa
@@ -24,7 +22,6 @@ from pipeline.results.report_source import read_output
 from pipeline.schema import TRANSCRIPTS
 from pipeline.wording import counted
 
-MAX_TOGETHER = 16  # recordings of the sample that are timed at once
 MAX_SHARDS_READ = 20  # of an earlier output, to see how many bytes its files have
 
 
@@ -132,15 +129,19 @@ def timed_rate(
 
     sparsity: as `transcribe_shard` takes it. Raises `NoRate` where none of it holds speech.
     """
-    device_s = speech_s = 0.0
+    device_s = speech_s = audio_s = 0.0
     num_bytes = num_windows = 0
-    for result in _transcribed(_first_of(audio, most_s), engine, options.language, sparsity):
+    for table in audio:
+        result = transcribe_shard(table, engine, language=options.language, sparsity=sparsity)
         measures = result.column("measures")[0].as_py()
         rows = result.column("transcripts")[0].as_py()
         device_s += measures["device_s"]
         num_windows += measures["num_windows"]
         speech_s += sum(row["speech_s"] or 0.0 for row in rows)
+        audio_s += sum(row["duration_s"] or 0.0 for row in rows)
         num_bytes += len(parquet_bytes(pa.Table.from_pylist(rows, schema=TRANSCRIPTS)))
+        if audio_s >= most_s:
+            break
     if not speech_s:
         raise NoRate("the sample holds no speech, so nothing could be timed: give --rtfx or --from")
     price = cost_usd(SECONDS_PER_HOUR, run.gpu_hour_usd, engine.device)
@@ -151,22 +152,3 @@ def timed_rate(
         usd_per_hour=price,
         bytes_per_speech_s=num_bytes / speech_s,
     )
-
-
-def _first_of(audio: Iterable[pa.Table], most_s: float) -> Iterator[pa.Table]:
-    """Tables until they hold `most_s` seconds of audio."""
-    audio_s = 0.0
-    for table in audio:
-        yield table
-        audio_s += sum(one["duration_s"] or 0.0 for one in table.column("recordings")[0].as_py())
-        if audio_s >= most_s:
-            return
-
-
-def _transcribed(
-    audio: Iterable[pa.Table], engine: Transcriber, language: str, sparsity: ShardLevel | None
-) -> Iterator[pa.Table]:
-    """All at once, since a job decodes the windows of many recordings side by side as well."""
-    one = partial(transcribe_shard, engine=engine, language=language, sparsity=sparsity)
-    with ThreadPoolExecutor(MAX_TOGETHER) as pool:
-        yield from pool.map(one, audio)
