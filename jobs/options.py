@@ -21,7 +21,7 @@ from pipeline.config import (
     check_budget,
     check_sparsity,
 )
-from pipeline.engine.options import MAX_SPARSITY
+from pipeline.engine.options import DTYPES, MAX_SPARSITY
 
 DEFAULT_MODEL = "openai/whisper-large-v3-turbo"
 ROW_OPTIONS = (
@@ -35,6 +35,27 @@ RUN_OPTIONS = ("batch_size", "gpus_per_actor", "gpu_hour_usd", "max_failed", "re
 def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
     """A click callback that reads an option by a function of `pipeline.config`."""
     return lambda _context, _parameter, text: parse(text)
+
+
+def of_engine(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--batch-size`, `--dtype` and `--actors` to a command, in this order."""
+    added = (
+        click.option(
+            "--batch-size", default="auto", callback=parsed(parse_batch_size), show_default=True,
+            help="Windows decoded together.",
+        ),
+        click.option(
+            "--dtype", default="auto", type=click.Choice(["auto", *DTYPES]), show_default=True,
+            help="auto: bfloat16 on GPUs, on CPUs int8 where they are fast at it.",
+        ),
+        click.option(
+            "--actors", default="auto", callback=parsed(parse_actors), show_default=True,
+            help="auto, N or MIN-MAX processes that hold the model.",
+        ),
+    )  # fmt: skip
+    for add in reversed(added):
+        command = add(command)
+    return command
 
 
 def job_request(given: Mapping[str, Any]) -> JobRequest:

@@ -10,7 +10,7 @@ import click
 from jobs import cli, options
 from pipeline import config
 from pipeline.config import JobOptions, JobRequest, OptionError
-from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, DTYPES, SELECTORS
+from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, SELECTORS
 from pipeline.search.settings import PRESETS, Preset, grid
 
 if TYPE_CHECKING:
@@ -67,17 +67,7 @@ def _selectors(_context: click.Context, _parameter: click.Parameter, text: str) 
 )
 @click.option("--voice-activity", default="on", type=click.Choice(["on", "off"]), show_default=True,
               help="off: consecutive windows of 30 s.")  # fmt: skip
-@click.option(
-    "--batch-size",
-    default="auto",
-    callback=options.parsed(options.parse_batch_size),
-    help="Windows decoded together.",
-    show_default=True,
-)
-@click.option("--dtype", default="auto", type=click.Choice(["auto", *DTYPES]), show_default=True,
-              help="auto: bfloat16 on GPUs, on CPUs int8 where they are fast at it.")  # fmt: skip
-@click.option("--actors", default="auto", callback=options.parsed(options.parse_actors), show_default=True,
-              help="auto, N or MIN-MAX processes that hold the model.")  # fmt: skip
+@options.of_engine
 @click.option("--gpus-per-actor", type=click.FloatRange(min=0), help="0: on CPUs.")
 @click.option("--local/--no-local", default=None, help="In one process, without Ray.  "
               "[default: up to an hour of audio, where no cluster is named]")  # fmt: skip

@@ -11,7 +11,7 @@ from jobs.options import DEFAULT_MODEL, job_request, run_options, status
 from pipeline import config
 from pipeline.config import JobOptions, RunOptions
 from pipeline.driver.job import run_job
-from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, DTYPES, OFFERED, TASKS
+from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, OFFERED, TASKS
 from pipeline.output.files import read_transcripts
 
 NEXT = """
@@ -69,17 +69,7 @@ next         earshard export {output} --format srt
 @click.option("--streams", default=JobOptions.streams, type=click.Choice(config.STREAMS), show_default=True,
               help="Audio streams of a container: the first that has speech, or a row for each.")  # fmt: skip
 @click.option("--references", help="TSV, CSV, JSONL or Parquet with audio_filepath and text.")
-@click.option(
-    "--batch-size",
-    default="auto",
-    callback=options.parsed(options.parse_batch_size),
-    help="Windows decoded together.",
-    show_default=True,
-)
-@click.option("--dtype", default="auto", type=click.Choice(["auto", *DTYPES]), show_default=True,
-              help="auto: bfloat16 on GPUs, on CPUs int8 where they are fast at it.")  # fmt: skip
-@click.option("--actors", default="auto", callback=options.parsed(options.parse_actors), show_default=True,
-              help="auto, N or MIN-MAX processes that hold the model.")  # fmt: skip
+@options.of_engine
 @click.option(
     "--gpus-per-actor", type=click.FloatRange(min=0), help="0: on CPUs.  [default: 1 where there are GPUs]"
 )

@@ -27,10 +27,8 @@ from pipeline.engine.sparsify.sound import is_audible, sounding_samples
 from pipeline.engine.timing.alignment import Aligner, Spoken, TokenTimes
 from pipeline.engine.transcript import window_result
 
-CPU_BATCHES = (
-    8,
-    16,
-)  # a job with whisper-base, int8: 16 take 0.94 of the CPU time of 8; 32 0.90, and twice the memory
+# A job with whisper-base in int8: 16 take 0.94 of the CPU time of 8; 32 take 0.90, and twice the memory.
+CPU_BATCHES = (8, 16)
 CPU_CACHE_BYTES = 1 << 30  # that 16 may take
 MAX_AUTO_BATCH = 64  # an H200 gained 12 % from 64 to 256 with large-v3, where all windows were there at once
 AUTO_MEMORY_SHARE = 0.6
