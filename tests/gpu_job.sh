@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A whole job on a GPU, from a bare machine: installs from a folder of wheels what is missing, transcribes the
-# bundled speech and ten minutes made of it, with one GPU actor in bfloat16 and again in float32 on the CPU,
-# and compares the rows.
+# bundled speech and ten minutes made of it, with one GPU actor in bfloat16 and in float16 and again in float32
+# on the CPU, and compares the rows.
 #
 #     tests/gpu_job.sh WHEELS [OUT]        WHEELS is - where all is installed
 #
@@ -45,9 +45,13 @@ spoken = [soundfile.read(SPEECH / name, dtype="int16")[0] for name in ("kitchen.
 one = np.concatenate([part for part in spoken])
 soundfile.write(f"{sys.argv[1]}/ten-minutes.flac", np.tile(one, 1 + 600 * 16000 // len(one)), 16000)
 MADE
-for dtype in bfloat16 float32; do
-  gpus=$([ $dtype = bfloat16 ] && echo "${GPUS:-1}" || echo 0)
+for dtype in bfloat16 float16 float32; do
+  gpus=$([ $dtype = float32 ] && echo 0 || echo "${GPUS:-1}")
   $python -m jobs.transcribe pipeline/demo/speech "$out/in" --model demo --sparsity 0 --dtype "$dtype" \
     --gpus-per-actor "$gpus" --no-local --output "$out/$dtype"
 done
-$python -m tests.compare_rows "$out/float32" "$out/bfloat16"
+status=0
+for dtype in bfloat16 float16; do
+  $python -m tests.compare_rows "$out/float32" "$out/$dtype" || status=1
+done
+exit $status

@@ -20,7 +20,7 @@ CUDA_MODELS = ("large-v3", "large-v3-turbo", "small", "base", "tiny")
 CPU_MODELS = ("tiny", "base", "small")
 CUDA_BATCHES = (64, 256, 128, 32, 16)  # the batch of the bars first
 CPU_BATCHES = (8,)
-GENERATE_BATCHES = (64, 128)
+GENERATE_BATCHES = (64, 256)
 # Seconds that a case may take, model and warm-up included: it is left out where less is left.
 ABOUT_S = {"large-v3": 20.0, "large-v3-turbo": 12.0, "small": 8.0, "base": 6.0, "tiny": 6.0}
 RANDOM = (

@@ -56,7 +56,7 @@ def resolve_options(
     if request.model in SHORT_NAMES:
         log.info("--model %s: %s", request.model, snapshot.path)
     if request.dtype == "int8" and workers.has_gpus(run):
-        raise OptionError("--dtype int8: must be bfloat16 or float32 on GPUs")
+        raise OptionError("--dtype int8: must be bfloat16, float16 or float32 on GPUs")
     options = JobOptions(
         model=without_secrets(request.model) if is_url(request.model) else request.model,
         model_revision=snapshot.revision,

@@ -38,7 +38,7 @@ class Engine:
     """One Whisper model on one device, under one set of options.
 
     model_name, revision: what was loaded; of a folder the revision is a digest of its content.
-    device: `cpu`, or `cuda:` and the card's name. dtype: `float32`, `bfloat16` or `int8`.
+    device: `cpu`, or `cuda:` and the card's name. dtype: `float32`, `bfloat16`, `float16` or `int8`.
     languages: codes the model knows, `("en",)` for an English-only model.
     conditions_on_text: windows are to be given what was said before them.
     """
@@ -76,7 +76,8 @@ class Engine:
         model: a folder, a `.pt` of openai-whisper, `demo` for the bundled model, a name on the hub, or a
         model whose files were found.
         device: auto, cpu, cuda or cuda:N.
-        dtype: float32, bfloat16, int8 (linear maps; x86 CPUs) or auto (bfloat16 on CUDA, float32 on a CPU).
+        dtype: float32, bfloat16, float16, int8 (linear maps; x86 CPUs) or auto (bfloat16 on CUDA, float32 on
+        a CPU).
         Raises ModelNotFound for a model that is not there or not Whisper, ValueError for an option that the
         device or the model cannot do.
         """

@@ -10,7 +10,7 @@ TASKS = ("transcribe", "translate")
 LANGUAGE_MODES = ("auto", "each")  # a language is read from each recording, or from each window
 Timestamps = Literal["alignment", "tokens", "none"]
 MemoryDtype = Literal["same", "int8"]
-DTYPES = ("bfloat16", "float32", "int8")
+DTYPES = ("bfloat16", "float16", "float32", "int8")
 SELECTORS = (
     "attention",
     "attention-max",
@@ -87,7 +87,7 @@ class EngineOptions:
     selector: str = DEFAULT_SELECTOR
     memory_dtype: MemoryDtype = "same"
     max_new_tokens: int | None = None
-    batch_size: int | Literal["auto"] = 8
+    batch_size: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         require(self.task in TASKS, "task", self.task, " or ".join(TASKS))

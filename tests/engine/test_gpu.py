@@ -67,13 +67,14 @@ def test_float32_says_what_a_cpu_says(kitchen):
         assert all(one.text for one in here)
 
 
-def test_bfloat16_changes_few_words(kitchen):
+@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.02), ("float16", 0.002)])
+def test_half_the_bits_change_few_words(kitchen, dtype, most):
     windows = [kitchen[start:] for start in range(0, 64_000, 8_000)]
     half, full = (
         [one.text for one in transcribed(windows, device=device, dtype=dtype)]
-        for device, dtype in (("cuda", "bfloat16"), ("cpu", "float32"))
+        for device, dtype in (("cuda", dtype), ("cpu", "float32"))
     )
-    assert words_changed(half, full) < 0.02
+    assert words_changed(half, full) < most
 
 
 def test_a_window_decodes_alone_as_it_does_in_company(kitchen):
@@ -99,7 +100,9 @@ def test_the_kernel_of_the_score_chooses_as_float64_does(dtype, least_same):
     assert same / right.numel() >= least_same
 
 
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "most"), [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 1e-2)]
+)
 def test_attention_to_keys_and_values_in_int8_is_that_of_float64(dtype, most):
     for tokens in (1, 4):
         q, memory = made((4, 20, tokens, 1500, 64), dtype)
@@ -132,7 +135,7 @@ def test_the_encoder_is_that_of_a_cpu(model_folder):
     mel = torch.randn(1, TINY.num_mels, 3000, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         exact = load_model(snapshot, device=torch.device("cpu"), dtype="float32").encoder(mel)
-        for dtype, bound in (("float32", 1e-3), ("bfloat16", 3e-2)):
+        for dtype, bound in (("float32", 1e-3), ("float16", 4e-3), ("bfloat16", 3e-2)):
             model = load_model(snapshot, device=torch.device("cuda"), dtype=dtype)
             found = model.encoder(mel.cuda()).float().cpu()
             assert (found - exact).norm() / exact.norm() < bound

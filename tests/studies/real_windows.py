@@ -27,6 +27,7 @@ import torch
 
 from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.audio import SAMPLE_RATE
+from pipeline.engine.model.weights import TORCH_DTYPES
 from pipeline.engine.sparsify.level import Level
 from pipeline.metrics.wer import count_errors
 
@@ -44,7 +45,7 @@ def cut(given: argparse.Namespace) -> None:
 
     windows = speech_windows(given.manifests, limit=given.limit)
     samples = [(window.samples * 32767).round().astype(np.int16) for window in windows]
-    np.savez_compressed(
+    np.savez(
         given.output,
         samples=np.concatenate(samples),
         lengths=[len(one) for one in samples],
@@ -69,7 +70,7 @@ def generate(given: argparse.Namespace, batch_size: int) -> Run:
     """transformers' `generate`, windows of one language a batch, its features on the device too."""
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-    dtype = torch.float32 if given.dtype == "float32" else torch.bfloat16
+    dtype = TORCH_DTYPES[given.dtype]
     processor = WhisperProcessor.from_pretrained(given.model)
     model = WhisperForConditionalGeneration.from_pretrained(given.model, dtype=dtype).to(given.device).eval()
 
@@ -152,7 +153,7 @@ def main() -> None:
     running.add_argument("windows", type=Path)
     running.add_argument("--model", type=Path, required=True)
     running.add_argument("--device", default="cuda")
-    running.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    running.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
     running.add_argument("--batches", type=int, nargs="*", default=[64, 256])
     running.add_argument("--warm", type=int, default=64)
     comparing = commands.add_parser("compare")

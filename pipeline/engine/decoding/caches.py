@@ -50,6 +50,12 @@ class SlotCaches:
     def num_positions(self) -> int:
         return self.memory[0].num_positions
 
+    @property
+    def has_kernel(self) -> bool:
+        """Whether a step attends to earlier tokens by the kernel, which knows where each row ends."""
+        past = self.past_k[0]
+        return is_block(past.shape[-1]) and has_kernel(KERNEL, past.device)
+
     def write_memory(self, rows: Tensor, decoder: Decoder, hidden: Tensor) -> None:
         """Projects encoder outputs [rows, num_positions, dim] into the slots' rows, once per window."""
         for layer, memory in zip(decoder.layers, self.memory, strict=True):
@@ -88,11 +94,12 @@ class SlotCaches:
         """The view for one more token in every slot.
 
         positions: where each slot's token goes, int64 [slots]. longest: the largest of the live ones, plus 1
-        is the number of keys looked at. is_even: all live slots are at the same position, so no mask.
+        is the number of keys looked at. is_even: all live slots are at the same position, so no mask. The
+        kernel needs neither.
         """
         num_keys = longest
         mask = None
-        if not is_even:
+        if not is_even and not self.has_kernel:
             keys = torch.arange(num_keys, device=positions.device)
             mask = (keys <= positions[:, None])[:, None, None]
         slots = torch.arange(len(positions), device=positions.device)
@@ -128,7 +135,7 @@ class Step:
 
     def attend_past(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self.caches.past_k[layer], self.caches.past_v[layer]
-        if is_block(q.shape[-1]) and has_kernel(KERNEL, q.device):
+        if self.caches.has_kernel:
             from pipeline.engine.decoding.past_attention import attend_past
 
             return attend_past(q, k, v, keys, values, self.positions)

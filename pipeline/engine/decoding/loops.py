@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import eq
 
 from pipeline.engine.model.vocabulary import Vocabulary
 
@@ -27,13 +28,16 @@ def find_loop(tokens: Sequence[int]) -> Loop | None:
     """The first loop among text tokens, the shortest phrase of it; None when there is none."""
     best: Loop | None = None
     for period in range(1, min(MAX_PHRASE_TOKENS, len(tokens) // MIN_ROUNDS) + 1):
+        shortest = max(MIN_ROUNDS * period, MIN_LOOP_TOKENS)
+        if sum(map(eq, tokens[period:], tokens)) < shortest - period:
+            continue
         run = 0
         for place in range(period, len(tokens) + 1):
             if place < len(tokens) and tokens[place] == tokens[place - period]:
                 run += 1
                 continue
             length = run + period
-            if run and length >= max(MIN_ROUNDS * period, MIN_LOOP_TOKENS):
+            if run and length >= shortest:
                 found = Loop(start=place - length, stop=place, period=period)
                 best = found if best is None or found.start < best.start else best
                 break

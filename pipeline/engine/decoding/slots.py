@@ -123,7 +123,8 @@ class Slots:
     def _launch(self, graphs: StepGraphs, *, further: int) -> Launched:
         """Starts a step. further: tokens that the device is ahead of what the host has seen."""
         longest = max(slot.length for slot in self.live) + further
-        num_keys, is_drawn = padded_keys(longest, self._draws.shape[1]), self._is_drawn(self._slots)
+        most, is_drawn = self._draws.shape[1], self._is_drawn(self._slots)
+        num_keys = most if self._caches.has_kernel else padded_keys(longest, most)
         chosen = graphs.run(
             (num_keys, is_drawn), lambda: self.advance(num_keys, is_even=False, is_drawn=is_drawn)
         )

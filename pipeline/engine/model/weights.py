@@ -10,7 +10,12 @@ from pipeline.engine.model.snapshot import Snapshot
 from pipeline.engine.options import DTYPES
 
 # What tensors are stored and added up in; int8 is the linear maps' type alone.
-TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
+TORCH_DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "int8": torch.float32,
+}
 assert set(TORCH_DTYPES) == set(DTYPES)
 
 

@@ -22,7 +22,8 @@ from pipeline.engine.model.weights import TORCH_DTYPES, read_weights
 class Model:
     """Weights are on `device`; nothing in here changes after loading.
 
-    dtype: float32, bfloat16 or int8 (linear maps in int8, all else in float32). torch_dtype: of activations.
+    dtype: float32, bfloat16, float16 or int8 (linear maps in int8, all else in float32). torch_dtype: of
+    activations.
     """
 
     shape: Shape

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.engine.audio import POSITION_SAMPLES, SILENT_DB
+from pipeline.engine.audio import POSITION_SAMPLES, SAMPLE_RATE, SILENT_DB
 
 LOUD_QUANTILE = 0.95  # not the peak, which a click would set
 QUIET_QUANTILE = 0.10
@@ -27,7 +27,10 @@ REACH = 5  # positions (0.1 s): silences up to twice this inside speech sound, a
 
 def is_audible(samples: np.ndarray) -> bool:
     """Whether a window can hold a word at all: it is long enough, and above absolute silence somewhere."""
-    return len(samples) >= SHORTEST_SAMPLES and bool((_levels(samples) > SILENT_DB).any())
+    if len(samples) < SHORTEST_SAMPLES:
+        return False
+    seconds = (samples[first : first + SAMPLE_RATE] for first in range(0, len(samples), SAMPLE_RATE))
+    return any(bool((_levels(second) > SILENT_DB).any()) for second in seconds)  # mostly the first is enough
 
 
 def sounding_samples(samples: np.ndarray) -> Tensor:
