@@ -50,7 +50,7 @@ MINUTES = click.FloatRange(min=0, min_open=True)
               help="Seconds of audio that a device transcribes in a second.")  # fmt: skip
 @click.option("--sample-minutes", default=30.0, type=MINUTES, show_default=True,
               help="Audio that is really decoded.")  # fmt: skip
-@click.option("--timed-minutes", default=3.0, type=MINUTES, show_default=True,
+@click.option("--timed-minutes", default=8.0, type=MINUTES, show_default=True,
               help="Audio of it that is transcribed here, without --from and --rtfx.")  # fmt: skip
 def estimate_inputs(**given: Any) -> tuple[dict[str, Any], int]:
     """Print a table on stderr, and the figures as one JSON line."""
@@ -86,10 +86,8 @@ def _rate(given: dict[str, Any], request: JobRequest, found: Survey) -> Rate | N
         source = click.get_current_context().get_parameter_source("gpu_hour_usd")
         is_given = source is not ParameterSource.DEFAULT
         return rate_of_output(given["earlier"], given["gpu_hour_usd"] if is_given else None)
-    if not found.audio:
-        return None
-    run = run_options({**given, "actors": (1, 1)})
-    return rate_here(found.audio, request, run, most_s=60 * given["timed_minutes"])
+    audio = estimate.read_beginnings(found, request, most_s=60 * given["timed_minutes"])
+    return None if audio is None else rate_here(audio, request, run_options({**given, "actors": (1, 1)}))
 
 
 def _print(found: Estimate) -> None:

@@ -99,36 +99,52 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What a job would find and decode, and the rows of `SHARD_AUDIO` of the sample."""
+    """What a job would find and decode. sampled: what of the sample could be read, with guessed seconds."""
 
     num_recordings: int
     num_skipped: int
     num_shards: int
     lengths: Lengths
     sample: Sample
-    audio: list[pa.Table]
+    sampled: list[tuple[Recording, float]]
 
 
 def survey_inputs(request: JobRequest, *, sample_s: float) -> Survey:
     """List the inputs, guess their lengths, decode up to `sample_s` seconds of them. Raises `InputError`."""
     listing = list_recordings(request.inputs, all_files=request.all_files)
     recordings = list(listing.recordings)
-    options = ReadOptions(
-        **{name: request.options.get(name, getattr(JobOptions, name)) for name in ReadOptions.names()}
-    )
+    options = _read_options(request)
     plan = make_plan(recordings, shard_hours=options.shard_hours)
     with AudioDecoder() as decoder:
         guessed_s, num_by_header = guess_seconds(recordings, decoder)
     drawn = draw_sample(recordings, guessed_s, sample_s)
-    sample, audio = decode_sample(drawn, options, sample_s)
+    sample, sampled = decode_sample(drawn, options, sample_s)
     return Survey(
         num_recordings=len(recordings),
         num_skipped=len(listing.skipped),
         num_shards=len(plan.column("shard_id").unique()),
         lengths=lengths_of(guessed_s, num_by_header, sample),
         sample=sample,
-        audio=audio,
+        sampled=sampled,
     )
+
+
+def read_beginnings(found: Survey, request: JobRequest, *, most_s: float) -> pa.Table | None:
+    """Recordings of the sample as one shard, a row of `SHARD_AUDIO`: of each the first seconds.
+
+    Side by side, as in a job: recordings differ by a factor of three in what a second of them takes. None
+    where nothing could be read.
+    """
+    rows, total_s = [], 0.0
+    for one, seconds in found.sampled:
+        each_s = max(float(MIN_PART_S), most_s / len(found.sampled))
+        if total_s < most_s:
+            rows.append(_row(one, each_s if seconds > each_s else None))
+            total_s += min(seconds, each_s)
+    if not rows:
+        return None
+    with ShardReader(_read_options(request)) as reader:
+        return reader.read(0, 1, rows)
 
 
 def estimate_job(found: Survey, rate: Rate | None) -> Estimate:
@@ -148,7 +164,7 @@ def estimate_job(found: Survey, rate: Rate | None) -> Estimate:
         device_hours=device_hours,
         cost_usd=None if rate is None or device_hours is None else rate.cost_usd(device_hours),
         wall_hours=None if device_hours is None else wall_hours(device_hours, found.num_shards),
-        disk_bytes=None if rate is None else rate.disk_bytes(speech_hours),
+        disk_bytes=None if rate is None else rate.disk_bytes(speech_hours, found.num_shards),
     )
 
 
@@ -202,6 +218,12 @@ def _ratios_by_kind(recordings: Sequence[Recording], headers: Mapping[int, float
     return {kind: told[kind] / guessed[kind] for kind in told if guessed[kind]}
 
 
+def _read_options(request: JobRequest) -> ReadOptions:
+    return ReadOptions(
+        **{name: request.options.get(name, getattr(JobOptions, name)) for name in ReadOptions.names()}
+    )
+
+
 def _by_bytes(one: Recording) -> float:
     return estimate_s(one.uri, one.member, one.bytes, one.duration_s)
 
@@ -237,10 +259,10 @@ def draw_sample(
 
 def decode_sample(
     drawn: Sequence[tuple[Recording, float]], options: ReadOptions, most_s: float
-) -> tuple[Sample, list[pa.Table]]:
-    """Decode what was drawn, of each recording an eighth of `most_s` at most; also the audio."""
+) -> tuple[Sample, list[tuple[Recording, float]]]:
+    """Decode what was drawn, of each recording an eighth of `most_s` at most; also those that succeeded."""
     each_s = max(float(MIN_PART_S), most_s / MIN_SAMPLED)
-    audio, failures = [], defaultdict[str, int](int)
+    sampled, failures = [], defaultdict[str, int](int)
     decoded_s = guessed_s = speech_s = 0.0
     with ShardReader(options) as reader:
         for one, seconds in drawn:
@@ -254,7 +276,7 @@ def decode_sample(
             decoded_s += max(found["duration_s"] for found in recordings)
             guessed_s += each_s if row["duration_s"] else seconds
             speech_s += sum(found["speech_s"] for found in recordings)
-            audio.append(table)
+            sampled.append((one, seconds))
     sample = Sample(
         num_recordings=len(drawn),
         decoded_hours=decoded_s / 3600,
@@ -262,7 +284,7 @@ def decode_sample(
         speech_hours=speech_s / 3600,
         failures=dict(failures),
     )
-    return sample, audio
+    return sample, sampled
 
 
 def lengths_of(guessed_s: Sequence[float], num_by_header: int, sample: Sample) -> Lengths:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,6 +23,7 @@ from pipeline.results.report_source import read_output
 from pipeline.schema import TRANSCRIPTS
 from pipeline.wording import counted
 
+METRICS_BYTES = 16_000  # of a shard's metrics, one row, whatever it holds
 MAX_SHARDS_READ = 20  # of an earlier output, to see how many bytes its files have
 
 
@@ -34,7 +36,7 @@ class Rate:
     """Device seconds by speech, or by audio where that is all that is known.
 
     basis: where the figures come from, for people. usd_per_hour: of a device; None on a CPU.
-    bytes_per_speech_s: of the output, None where nothing is known of it.
+    bytes_per_speech_s: of the output, None where nothing is known of it. bytes_per_shard: on top of that.
     """
 
     basis: str
@@ -43,6 +45,7 @@ class Rate:
     rtfx: float | None = None
     usd_per_hour: float | None = None
     bytes_per_speech_s: float | None = None
+    bytes_per_shard: float = 0.0
 
     def device_hours(self, audio_hours: float, speech_hours: float | None) -> float | None:
         """Hours of one device; None where the rate is by speech and it is not known how much there is."""
@@ -56,11 +59,12 @@ class Rate:
         """The price of the device hours; None where they have none."""
         return None if self.usd_per_hour is None else device_hours * self.usd_per_hour
 
-    def disk_bytes(self, speech_hours: float | None) -> int | None:
+    def disk_bytes(self, speech_hours: float | None, num_shards: int) -> int | None:
         """Bytes of the output's Parquet files."""
         if self.bytes_per_speech_s is None or speech_hours is None:
             return None
-        return round(self.bytes_per_speech_s * speech_hours * SECONDS_PER_HOUR)
+        content = self.bytes_per_speech_s * speech_hours * SECONDS_PER_HOUR
+        return round(content + num_shards * self.bytes_per_shard)
 
 
 def told_rate(rtfx: float, usd_per_hour: float) -> Rate:
@@ -95,14 +99,14 @@ def _bytes_of(output: str, markers: Iterable[dict]) -> float:
     return read / speech_s
 
 
-def rate_here(audio: Iterable[pa.Table], request: JobRequest, run: RunOptions, *, most_s: float) -> Rate:
-    """What some of the sample takes with the job's model on this machine, all of whose cores it has.
+def rate_here(audio: pa.Table, request: JobRequest, run: RunOptions) -> Rate:
+    """What a shard takes with the job's model on this machine, all of whose cores it has.
 
     Raises `OptionError`, `ModelNotFound` and `NoRate`.
     """
     options = resolve_options(request, run)
     engine = load_engine(options, run, local_workers(run))
-    return timed_rate(audio, engine, options, run, most_s=most_s, sparsity=first_level(request, options))
+    return timed_rate(audio, engine, options, run, sparsity=first_level(request, options))
 
 
 def first_level(request: JobRequest, options: JobOptions) -> ShardLevel | None:
@@ -117,38 +121,39 @@ def first_level(request: JobRequest, options: JobOptions) -> ShardLevel | None:
 
 
 def timed_rate(
-    audio: Iterable[pa.Table],
+    audio: pa.Table,
     engine: Transcriber,
     options: JobOptions,
     run: RunOptions,
     *,
-    most_s: float,
     sparsity: ShardLevel | None = None,
 ) -> Rate:
-    """What some of the sample takes on this machine, up to `most_s` seconds of its audio.
+    """What a shard takes on this machine.
 
-    sparsity: as `transcribe_shard` takes it. Raises `NoRate` where none of it holds speech.
+    audio, sparsity: as `transcribe_shard` takes them. Raises `NoRate` where it holds no speech.
     """
-    device_s = speech_s = audio_s = 0.0
-    num_bytes = num_windows = 0
-    for table in audio:
-        result = transcribe_shard(table, engine, language=options.language, sparsity=sparsity)
-        measures = result.column("measures")[0].as_py()
-        rows = result.column("transcripts")[0].as_py()
-        device_s += measures["device_s"]
-        num_windows += measures["num_windows"]
-        speech_s += sum(row["speech_s"] or 0.0 for row in rows)
-        audio_s += sum(row["duration_s"] or 0.0 for row in rows)
-        num_bytes += len(parquet_bytes(pa.Table.from_pylist(rows, schema=TRANSCRIPTS)))
-        if audio_s >= most_s:
-            break
+    result = transcribe_shard(audio, engine, language=options.language, sparsity=sparsity)
+    measures, rows = (result.column(name)[0].as_py() for name in ("measures", "transcripts"))
+    speech_s = sum(row["speech_s"] or 0.0 for row in rows)
     if not speech_s:
         raise NoRate("the sample holds no speech, so nothing could be timed: give --rtfx or --from")
-    price = cost_usd(SECONDS_PER_HOUR, run.gpu_hour_usd, engine.device)
+    content, beside = _bytes_of_rows(rows)
     return Rate(
-        basis=f"{counted(num_windows, 'window')} timed here",
+        basis=f"{counted(measures['num_windows'], 'window')} timed here",
         device=engine.device,
-        device_s_per_speech_s=device_s / speech_s,
-        usd_per_hour=price,
-        bytes_per_speech_s=num_bytes / speech_s,
+        device_s_per_speech_s=measures["device_s"] / speech_s,
+        usd_per_hour=cost_usd(SECONDS_PER_HOUR, run.gpu_hour_usd, engine.device),
+        bytes_per_speech_s=content / speech_s,
+        bytes_per_shard=beside + METRICS_BYTES,
     )
+
+
+def _bytes_of_rows(rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """Bytes of rows in a file, and of what the file holds whatever its rows: two halves have that twice."""
+    middle = len(rows) // 2
+    first, second, both = (
+        len(parquet_bytes(pa.Table.from_pylist(part, schema=TRANSCRIPTS)))
+        for part in (rows[:middle], rows[middle:], rows)
+    )
+    beside = first + second - both
+    return both - beside, beside

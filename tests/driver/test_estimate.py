@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from jobs.estimate import estimate_inputs
 from pipeline.adaptive.policy_file import PolicyFile
 from pipeline.config import JobOptions, JobRequest, RunOptions
-from pipeline.driver.estimate import estimate_job, survey_inputs, wall_hours
+from pipeline.driver.estimate import estimate_job, read_beginnings, survey_inputs, wall_hours
 from pipeline.driver.rate import NoRate, Rate, first_level, rate_of_output, timed_rate, told_rate
 from pipeline.engine.sparsify.level import Level
 from tests.fakes import FakeEngine, result
@@ -81,10 +81,11 @@ def test_a_rate_that_is_told_gives_hours_money_and_wall_time(surveyed):
     json.dumps(outcome.as_dict())
 
 
-def test_a_rate_that_is_timed_here_counts_speech(surveyed):
+def test_a_rate_that_is_timed_here_counts_speech(surveyed, inputs):
     found = surveyed
     engine = FakeEngine(answer=lambda _samples, language: result(language=language))
-    rate = timed_rate(found.audio, engine, OPTIONS, RunOptions(), most_s=600.0)
+    audio = read_beginnings(found, request(inputs), most_s=600.0)
+    rate = timed_rate(audio, engine, OPTIONS, RunOptions())
     outcome = estimate_job(found, rate)
     # FakeEngine says 0.25 s of device time for each window: one window a recording, ten of them.
     expected = 2.5 / 3600 * found.lengths.hours / found.sample.decoded_hours
@@ -107,8 +108,9 @@ def test_an_adaptive_job_is_timed_at_the_level_that_it_begins_with(start, sparsi
 def test_silence_gives_no_rate_but_says_what_to_give(tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(32_000, np.int16), 16_000)
     found = survey_inputs(request(tmp_path), sample_s=60.0)
+    audio = read_beginnings(found, request(tmp_path), most_s=60.0)
     with pytest.raises(NoRate, match="give --rtfx or --from"):
-        timed_rate(found.audio, FakeEngine(), OPTIONS, RunOptions(), most_s=60.0)
+        timed_rate(audio, FakeEngine(), OPTIONS, RunOptions())
 
 
 def test_more_devices_than_shards_do_not_help():
