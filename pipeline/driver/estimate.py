@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import JobOptions, JobRequest
-from pipeline.driver.rate import Rate
+from pipeline.driver.rate import Rate, wall_hours
 from pipeline.planning import MIN_PART_S, estimate_s, make_plan
 from pipeline.reading.decoder import AudioDecoder
 from pipeline.reading.shard_reader import ReadOptions, ShardReader
@@ -25,9 +25,6 @@ from pipeline.sources.recording import Recording, RecordingError, extension
 
 MAX_HEADERS = 2000  # a header takes a few milliseconds; of more recordings, so many are drawn
 MIN_SAMPLED = 8  # recordings that are decoded at least, whatever they hold
-NUM_DEVICES = (1, 4, 16)
-START_S = 20.0  # from the command to the first window, with Ray (docs/performance.md)
-BUSY = 0.95  # share of the time between first and last shard that a device works (docs/performance.md)
 
 log = logging.getLogger("earshard")
 
@@ -163,17 +160,11 @@ def estimate_job(found: Survey, rate: Rate | None) -> Estimate:
         speech_hours=speech_hours,
         device_hours=device_hours,
         cost_usd=None if rate is None or device_hours is None else rate.cost_usd(device_hours),
-        wall_hours=None if device_hours is None else wall_hours(device_hours, found.num_shards),
+        wall_hours=None
+        if device_hours is None
+        else wall_hours(device_hours, found.num_shards, lengths.hours),
         disk_bytes=None if rate is None else rate.disk_bytes(speech_hours, found.num_shards),
     )
-
-
-def wall_hours(device_hours: float, num_shards: int) -> dict[int, float]:
-    """Hours from the command to the end, by number of devices: none has less than a shard to do."""
-    return {
-        number: START_S / 3600 + device_hours / (min(number, max(1, num_shards)) * BUSY)
-        for number in NUM_DEVICES
-    }
 
 
 def guess_seconds(recordings: Sequence[Recording], decoder: AudioDecoder) -> tuple[list[float], int]:

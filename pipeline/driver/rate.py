@@ -15,6 +15,7 @@ from pipeline.dataflow.transcription import transcribe_shard
 from pipeline.dataflow.workers import local_workers
 from pipeline.driver.model import find_model, load_engine, resolve_options
 from pipeline.driver.policy import shipped_within
+from pipeline.driver.rounds import MAX_LOCAL_HOURS
 from pipeline.errors import UserError
 from pipeline.longform.transcribe import Transcriber
 from pipeline.metrics.cost import SECONDS_PER_HOUR, cost_usd
@@ -23,6 +24,10 @@ from pipeline.results.report_source import read_output
 from pipeline.schema import TRANSCRIPTS
 from pipeline.wording import counted
 
+NUM_DEVICES = (1, 4, 16)
+START_S = 20.0  # from the command to the first window, with Ray (docs/performance.md)
+LOCAL_START_S = 5.0  # without Ray
+BUSY = 0.95  # share of the time between first and last shard that a device works (docs/performance.md)
 METRICS_BYTES = 16_000  # of a shard's metrics, one row, whatever it holds
 MAX_SHARDS_READ = 20  # of an earlier output, to see how many bytes its files have
 
@@ -65,6 +70,16 @@ class Rate:
             return None
         content = self.bytes_per_speech_s * speech_hours * SECONDS_PER_HOUR
         return round(content + num_shards * self.bytes_per_shard)
+
+
+def wall_hours(device_hours: float, num_shards: int, audio_hours: float) -> dict[int, float]:
+    """Hours from the command to the end, by number of devices: none has less than a shard to do."""
+    found = {}
+    for number in NUM_DEVICES:
+        used = min(number, max(1, num_shards))
+        start_s = LOCAL_START_S if used == 1 and audio_hours <= MAX_LOCAL_HOURS else START_S
+        found[number] = start_s / SECONDS_PER_HOUR + device_hours / (used * BUSY)
+    return found
 
 
 def told_rate(rtfx: float, usd_per_hour: float) -> Rate:

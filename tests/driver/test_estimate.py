@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from jobs.estimate import estimate_inputs
 from pipeline.adaptive.policy_file import PolicyFile
 from pipeline.config import JobOptions, JobRequest, RunOptions
-from pipeline.driver.estimate import estimate_job, read_beginnings, survey_inputs, wall_hours
-from pipeline.driver.rate import NoRate, Rate, first_level, rate_of_output, timed_rate, told_rate
+from pipeline.driver.estimate import estimate_job, read_beginnings, survey_inputs
+from pipeline.driver.rate import NoRate, Rate, first_level, rate_of_output, timed_rate, told_rate, wall_hours
 from pipeline.engine.sparsify.level import Level
 from tests.fakes import FakeEngine, result
 from tests.reading.made_audio import vowels, write
@@ -114,8 +114,15 @@ def test_silence_gives_no_rate_but_says_what_to_give(tmp_path):
 
 
 def test_more_devices_than_shards_do_not_help():
-    assert wall_hours(10.0, 4)[16] == wall_hours(10.0, 4)[4] < wall_hours(10.0, 4)[1]
+    hours = wall_hours(10.0, 4, 100.0)
+    assert hours[16] == hours[4] < hours[1]
     assert Rate(basis="", device="cpu").device_hours(1.0, 1.0) is None
+
+
+def test_a_short_job_on_one_device_starts_without_ray():
+    short, long = (wall_hours(0.1, 4, audio_hours) for audio_hours in (1.0, 1.1))
+    assert short[1] < long[1]
+    assert short[4] == long[4]
 
 
 def test_an_earlier_output_gives_its_rate():
