@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path for folder in ("pipeline", "jobs") for path in (ROOT / folder).rglob("*.py"))
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
-TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 # What each package may import beside itself. The longest name that fits a module is its package.
 BASE = "engine.audio engine.languages engine.options engine.results"  # of the engine, without torch
@@ -78,6 +78,12 @@ def name_of(path: Path) -> str:
 MODULES = {short_name(name_of(path)): path for path in FILES}
 
 
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """Parsed when the first test asks: half a second, of every process that only collects."""
+    return {path: ast.parse(path.read_text()) for path in FILES}
+
+
 def imported(node: ast.AST) -> Iterator[str]:
     """The names of our modules that one statement imports."""
     if isinstance(node, ast.Import):
@@ -114,17 +120,19 @@ def package_of(module: str) -> str:
     return max((package for package in MAY_IMPORT if is_within(module, package)), key=len)
 
 
-IMPORTS = {module: imports_of(TREES[path]) for module, path in MODULES.items() if module}
+@cache
+def imports() -> dict[str, set[str]]:
+    return {module: imports_of(trees()[path]) for module, path in MODULES.items() if module}
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_a_package_imports_only_what_lies_below_it(package):
-    members = [module for module in IMPORTS if package_of(module) == package]
+    members = [module for module in imports() if package_of(module) == package]
     assert members, f"{package} is no package of ours"
     broken = set()
     for module in members:
-        types_only = for_types(TREES[MODULES[module]])
-        for name in IMPORTS[module]:
+        types_only = for_types(trees()[MODULES[module]])
+        for name in imports()[module]:
             more = FOR_TYPES.get(package, "") if name in types_only else ""
             if not is_within(name, f"{package} {MAY_IMPORT[package]} {more}"):
                 broken.add((module, name))
@@ -133,7 +141,7 @@ def test_a_package_imports_only_what_lies_below_it(package):
 
 def test_no_module_imports_itself_round_a_corner():
     """A package's `__init__` counts as its own file: who imports `a.b` does not wait for all of `a`."""
-    list(graphlib.TopologicalSorter(IMPORTS).static_order())
+    list(graphlib.TopologicalSorter(imports()).static_order())
 
 
 def roots_of(tree: ast.AST) -> set[str]:
@@ -144,7 +152,9 @@ def roots_of(tree: ast.AST) -> set[str]:
 
 
 def test_ray_is_imported_by_the_dataflow_alone():
-    assert {package_of(name) for name in IMPORTS if "ray" in roots_of(TREES[MODULES[name]])} == {"dataflow"}
+    assert {package_of(name) for name in imports() if "ray" in roots_of(trees()[MODULES[name]])} == {
+        "dataflow"
+    }
 
 
 HEAVY = {"ray", "torch", "transformers", "pandas"}
@@ -168,20 +178,20 @@ for name in modules.split():
 
 
 def test_only_the_graph_and_the_models_load_ray_or_torch_when_imported():
-    light = [name for name in IMPORTS if not is_within(name, WITH_HEAVY) or is_within(name, OF_ENGINE)]
+    light = [name for name in imports() if not is_within(name, WITH_HEAVY) or is_within(name, OF_ENGINE)]
     names = [name if is_within(name, "jobs") else f"pipeline.{name}" for name in light]
     assert newly_loaded(["pipeline.engine", *names], HEAVY) == ""
 
 
 def test_the_engine_loads_none_of_our_input_and_output():
-    names = [f"pipeline.{name}" for name in IMPORTS if is_within(name, "engine")]
+    names = [f"pipeline.{name}" for name in imports() if is_within(name, "engine")]
     others = {"ray", "pyarrow", "soundfile", "av", "jiwer", "soxr", "fsspec.core", "onnxruntime"}
     assert newly_loaded([name for name in names if not name.endswith("column_sums")], others) == ""
 
 
 def test_files_and_functions_are_short():
     assert [name for name, path in MODULES.items() if len(path.read_text().splitlines()) > 300] == []
-    functions = [node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, FUNCTION)]
+    functions = [node for tree in trees().values() for node in ast.walk(tree) if isinstance(node, FUNCTION)]
     assert statistics.median(node.end_lineno - node.lineno + 1 for node in functions) < 10
 
 

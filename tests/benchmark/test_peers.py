@@ -87,6 +87,7 @@ def test_new_tokens_are_those_between_the_prompt_and_the_end(tmp_path):
     assert new_tokens([5, 6], setting) == [5, 6]
 
 
+@pytest.mark.slow
 def test_an_error_in_a_contenders_process_is_one_line_that_names_it(tmp_path):
     with Seat("generate", threads=1) as seat:
         with pytest.raises(SeatError, match=r"^generate: .*nowhere"):

@@ -143,6 +143,7 @@ def test_sizes_that_are_no_numbers_are_wrong_use():
         benchmark.main(["--suite", "mlperf", "--batches", "8,x"], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_the_gpu_suite_needs_no_more_than_torch_transformers_and_click():
     code = """
 import sys

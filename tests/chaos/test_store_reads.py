@@ -51,6 +51,7 @@ def read(rows):
         return reader.read(0, 1, rows)
 
 
+@pytest.mark.slow  # ten seconds of waiting before asking again
 def test_recordings_are_read_whole_through_a_server_that_fails_now_and_then(server, monkeypatch):
     monkeypatch.setattr(errors, "BACK_OFF_S", (0.0, 0.0, 0.0))
     with endpoint(server.url):

@@ -12,7 +12,8 @@ from pipeline.sources.listing import list_recordings
 from tests.reading.made_audio import RATE, encode, vowels, write
 from tests.reading.read_rows import content, plan_of, read, read_all
 
-LONG = 700.0  # seconds
+LONG = 600.0  # seconds
+SHARD_HOURS = 120 / 3600  # the shortest parts that there are
 
 
 def speech_with_pauses(seconds, seed=0):
@@ -43,7 +44,7 @@ def assert_whole(found, name, samples):
 def test_parts_hold_every_sample_exactly_once(tmp_path, suffix):
     samples = speech_with_pauses(LONG)
     write(tmp_path / f"long.{suffix}", samples)
-    found = read_all(plan_of(tmp_path, shard_hours=0.04), shard_hours=0.04)
+    found = read_all(plan_of(tmp_path, shard_hours=SHARD_HOURS), shard_hours=SHARD_HOURS)
     assert len(found) > 3
     assert not any(recording["scorable"] for recording, _ in found.values())
     assert_whole(found, f"long.{suffix}", samples)
@@ -53,17 +54,17 @@ def test_parts_by_a_stated_duration_hold_every_sample_once_even_where_it_lies(tm
     samples = speech_with_pauses(LONG, seed=1)
     path = write(tmp_path / "a.flac", samples)
     manifest = tmp_path / "m.jsonl"
-    for stated in (300, 1500):
+    for stated in (200, 1000):
         manifest.write_text(f'{{"path": "{path}", "id": "a", "duration": {stated}}}\n')
-        plan = make_plan(list_recordings([str(manifest)]).recordings, shard_hours=0.04)
-        found = read_all(plan.to_pylist(), shard_hours=0.04)
+        plan = make_plan(list_recordings([str(manifest)]).recordings, shard_hours=SHARD_HOURS)
+        found = read_all(plan.to_pylist(), shard_hours=SHARD_HOURS)
         assert_whole(found, "a", samples)
 
 
 def test_a_cut_lies_in_a_pause(tmp_path):
     samples = speech_with_pauses(LONG, seed=2)
     write(tmp_path / "a.wav", samples)
-    found = read_all(plan_of(tmp_path, shard_hours=0.04), shard_hours=0.04)
+    found = read_all(plan_of(tmp_path, shard_hours=SHARD_HOURS), shard_hours=SHARD_HOURS)
     starts = [windows[0][0]["start_s"] for (_, part, _), (_, windows) in found.items() if part]
     assert starts
     for start in starts:
@@ -102,9 +103,9 @@ def test_what_does_not_fit_goes_to_the_next_round_whole(tmp_path):
 
 
 def test_split_channels_of_a_long_recording_are_whole_too(tmp_path):
-    left, right = speech_with_pauses(600, seed=4), speech_with_pauses(600, seed=5)
+    left, right = speech_with_pauses(LONG, seed=4), speech_with_pauses(LONG, seed=5)
     write(tmp_path / "a.wav", np.stack([left, right], 1))
-    found = read_all(plan_of(tmp_path, shard_hours=0.04), shard_hours=0.04, channels="split")
+    found = read_all(plan_of(tmp_path, shard_hours=SHARD_HOURS), shard_hours=SHARD_HOURS, channels="split")
     for channel, samples in enumerate((left, right)):
         one = {(n, p, 0): value for (n, p, c), value in found.items() if c == channel}
         assert_whole(one, "a.wav", samples)
@@ -132,14 +133,14 @@ def test_with_voice_activity_every_part_covers_the_speech_of_the_whole(tmp_path)
     assert (spoken(parts) <= 1 + 1e-6).all()
 
 
-@pytest.mark.parametrize("shard_hours", [1.0, 0.04])
+@pytest.mark.parametrize("shard_hours", [1.0, SHARD_HOURS])
 def test_of_a_recording_longer_than_the_limit_what_is_allowed_is_read(tmp_path, shard_hours):
     samples = speech_with_pauses(LONG)
     write(tmp_path / "a.flac", samples)
     found = read_all(
-        plan_of(tmp_path, shard_hours=shard_hours), max_hours=500 / 3600, shard_hours=shard_hours
+        plan_of(tmp_path, shard_hours=shard_hours), max_hours=320 / 3600, shard_hours=shard_hours
     )
-    assert_whole(found, "a.flac", samples[: 500 * RATE])
+    assert_whole(found, "a.flac", samples[: 320 * RATE])
     *others, last = [found[key][0] for key in sorted(found)]
     assert (len(others) > 0) == (shard_hours < 1)
     assert not any(recording["partial"] or recording["error_message"] for recording in others)

@@ -53,7 +53,8 @@ def languages_of(kind: Kind) -> dict[str, str]:
     return {"language": "en", "task": "transcribe"} if kind.is_multilingual else {}
 
 
-@pytest.mark.parametrize("timestamps", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("timestamps", [False, True])
 @pytest.mark.parametrize("kind", [TINY, TINY_EN, LARGE_V3], ids=lambda kind: kind.name)
 def test_greedy_tokens_of_the_real_shapes_equal_those_of_generate(model_folder, kind, timestamps):
     folder = model_folder(kind)
@@ -65,9 +66,16 @@ def test_greedy_tokens_of_the_real_shapes_equal_those_of_generate(model_folder, 
     assert decode_with_engine(engine, windows, "en") == theirs
 
 
-@pytest.mark.parametrize("seed", range(3))
+# In a fast round every seed of the first, and one of the second.
+MANY = [
+    pytest.param(kind, seed, marks=[pytest.mark.slow] if seed and kind is not MINI else [])
+    for kind in (MINI, MINI_EN)
+    for seed in range(3)
+]
+
+
 @pytest.mark.parametrize("timestamps", [False, True])
-@pytest.mark.parametrize("kind", [MINI, MINI_EN], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(("kind", "seed"), MANY, ids=lambda one: getattr(one, "name", None))
 def test_greedy_tokens_of_many_seeds_equal_those_of_generate(model_folder, kind, timestamps, seed):
     folder = model_folder(kind, seed)
     windows = [make_speechlike(seconds, seed * 10 + n) for n, seconds in enumerate(LENGTHS_S)]

@@ -97,8 +97,16 @@ def changed(model_folder, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("change", [None, *CHANGES])
-@pytest.mark.parametrize("kind", [MINI, MINI_EN, MINI_V3, DISTIL], ids=lambda kind: kind.name)
+KINDS = (MINI, MINI_EN, MINI_V3, DISTIL)
+# In a fast round every kind as it is, and every change of the first.
+SHAPES = [
+    pytest.param(kind, change, marks=[pytest.mark.slow] if change and kind is not MINI else [])
+    for kind in KINDS
+    for change in (None, *CHANGES)
+]
+
+
+@pytest.mark.parametrize(("kind", "change"), SHAPES, ids=lambda one: getattr(one, "name", None))
 def test_it_is_warmed_up_and_hears_with_and_without_a_language(changed, kind, change):
     engine = Engine.load(changed(kind, change), options=OPTIONS)
     engine.warm_up()
