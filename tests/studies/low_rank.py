@@ -155,7 +155,7 @@ class Compressed:
     def __init__(self, folder: Path, calibration: Sequence[SpeechWindow]) -> None:
         snapshot, cpu = resolve(folder), torch.device("cpu")
         model = load_model(snapshot, device=cpu, dtype="float32")
-        weights = {name: tensor.float() for name, tensor in read_weights(snapshot.folder).items()}
+        weights = read_weights(snapshot)
         mels = [model.features([window.samples]) for window in calibration]
         moments = measured_moments(Encoder(weights, model.shape), mels)
         spectra = {key: one.spectrum() for key, one in moments.items()}
