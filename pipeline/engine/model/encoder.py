@@ -5,6 +5,8 @@ Knows nothing about which positions are kept: `sparsify` chooses, and `EncoderLa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +22,8 @@ from pipeline.engine.model.layers import (
 )
 from pipeline.engine.model.shape import Shape
 
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
 
 class EncoderLayer(nn.Module):
     """Self-attention and MLP; all that follows the attention can be asked for some positions only."""
@@ -27,6 +31,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, weights: Weights, prefix: str, num_heads: int, head_dim: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.attend: Attend = attend
         attention = f"{prefix}.self_attn"
         self.norm = layer_norm(weights, f"{prefix}.self_attn_layer_norm")
         self.qkv = fused_linear(
@@ -45,7 +50,7 @@ class EncoderLayer(nn.Module):
 
     def finish(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The rest of the layer for the positions in x and q, which may be fewer than those in k and v."""
-        return self.mlp(x + self.out(merge_heads(attend(q, k, v))))
+        return self.mlp(x + self.out(merge_heads(self.attend(q, k, v))))
 
 
 class Encoder(nn.Module):

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine import Engine, EngineOptions
-from pipeline.engine.model.int8 import BLOCK, STEPS_WITHOUT_VNNI, Int8Linear, is_supported, quantise_rows
+from pipeline.engine.model.int8 import (
+    BLOCK,
+    QUERIES,
+    STEPS_WITHOUT_VNNI,
+    Int8Conv,
+    Int8Linear,
+    attend_in_bfloat16,
+    is_supported,
+    quantise_rows,
+)
 from pipeline.engine.model.layers import Linear
 from pipeline.engine.scheduling.work import Pass, Work
 from pipeline.engine.sparsify.level import Level
@@ -80,6 +89,29 @@ def test_shapes_and_a_missing_bias_are_kept():
     assert Int8Linear(linear)(torch.randn(2, 3, 16)).shape == (2, 3, 24)
     zeros = Int8Linear(Linear(linear.weight))(torch.zeros(1, 16))
     assert torch.equal(zeros, torch.zeros(1, 24))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolution_is_that_of_float32_but_for_its_steps(stride):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv1d(24, 40, 3, stride=stride, padding=1)
+    x = torch.randn(2, 24, 50)
+    with torch.inference_mode():
+        found, exact = Int8Conv(conv)(x), conv(x)
+        assert found.shape == exact.shape
+        assert 0 < (found - exact).norm() / exact.norm() < 0.02
+        assert torch.equal(Int8Conv(conv)(x[1:]), found[1:])
+
+
+def test_attention_in_bfloat16_is_that_of_float64_but_for_rounding():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, QUERIES + 70, 64, generator=generator) for _ in range(3))
+    queries = q[:, :, ::2] / 8  # fewer than keys, as after sparsification
+    exact = (queries.double() @ k.double().transpose(2, 3)).softmax(-1) @ v.double()
+    found = attend_in_bfloat16(queries, k, v)
+    assert found.dtype == torch.float32
+    assert (found - exact).norm() / exact.norm() < 0.01
+    assert torch.equal(attend_in_bfloat16(queries[1:], k[1:], v[1:]), found[1:])
 
 
 def test_quantising_one_instance_leaves_others_alone_and_changes_little(model_folder):
