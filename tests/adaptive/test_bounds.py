@@ -51,6 +51,7 @@ def test_few_windows_and_windows_without_words_say_nothing():
     assert upper_bound([*few, few[0]], error_level=0.05) == 0.0
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.builds(draw, st.integers(5, 60), *[st.integers(0, 5)] * 3), min_size=20, max_size=40))
 def test_the_bounds_hold_the_excess_between_them_and_close_in_with_more_of_the_same(draws):

@@ -20,6 +20,7 @@ RATE = 16_000
 SPIN = "import time\nwhile time.process_time() < 0.8: pass\ntime.sleep(0.8)"
 
 
+@pytest.mark.slow
 @pytest.mark.timing
 def test_the_cpu_time_of_started_processes_counts():
     with TreeWatch() as watch:

@@ -70,6 +70,7 @@ def test_recordings_are_read_whole_through_a_server_that_fails_now_and_then(serv
     assert injected >= wanted
 
 
+@pytest.mark.slow
 def test_pyarrow_reads_what_was_committed(server):
     code = (
         "import sys, pyarrow.dataset as ds; from pyarrow.fs import S3FileSystem\n"

@@ -1,5 +1,7 @@
 """An archive whose runs and ledger lie in a bucket, against a real S3 interface on loopback."""
 
+import pytest
+
 from pipeline.config import RunOptions
 from pipeline.driver import archive
 from pipeline.output.files import read_transcripts
@@ -7,6 +9,7 @@ from tests.driver.test_archive import request, without_ray, write  # noqa: F401
 from tests.output.test_object_store import bucket  # noqa: F401
 
 
+@pytest.mark.slow
 def test_an_archive_grows_in_a_bucket_as_in_a_folder(bucket, tmp_path):  # noqa: F811
     where = f"{bucket}/grows"
     for number, day in enumerate(("2026-03-01", "2026-03-02", "2026-03-03")):

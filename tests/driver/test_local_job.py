@@ -98,6 +98,7 @@ def test_a_job_that_is_stopped_resumes_and_ends_as_if_undisturbed(tmp_path, monk
     assert texts(tmp_path / "out") == texts(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_a_folder_and_a_file_whose_names_are_not_utf_8_are_inputs_like_others(tmp_path):
     folder = make_folder(tmp_path / "in", plain=5001)
     shutil.copy(folder / "plain.wav", os.fsencode(folder) + b"/\xe9t\xe9.wav")

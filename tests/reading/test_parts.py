@@ -50,6 +50,7 @@ def test_parts_hold_every_sample_exactly_once(tmp_path, suffix):
     assert_whole(found, f"long.{suffix}", samples)
 
 
+@pytest.mark.slow
 def test_parts_by_a_stated_duration_hold_every_sample_once_even_where_it_lies(tmp_path):
     samples = speech_with_pauses(LONG, seed=1)
     path = write(tmp_path / "a.flac", samples)

@@ -153,6 +153,7 @@ def test_a_private_web_address_is_refused_before_anything_is_asked(tmp_path):
         assert not asked
 
 
+@pytest.mark.slow
 def test_a_redirect_to_a_private_address_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv(PRIVATE, "127.0.0.1/32")
     with web_server("127.0.0.2", sound) as (hidden, asked):

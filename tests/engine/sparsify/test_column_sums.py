@@ -45,6 +45,7 @@ def compared(request):
     return compare_interpreted(COMPARE, cases)
 
 
+@pytest.mark.slow
 def test_the_sums_are_those_of_a_float64_softmax(compared):
     assert all(one["error"] < 1e-5 and one["dtype"] == "torch.float32" for one in compared[:-1])
 
