@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from jobs.options import job_request, run_options
 from jobs.transcribe import transcribe
 from pipeline.config import JobRequest
 from pipeline.driver import estimate
-from pipeline.driver.estimate import Estimate, Survey
+from pipeline.driver.estimate import Estimate, Survey, read_beginnings
 from pipeline.driver.rate import Rate, rate_here, rate_of_output, told_rate
 from pipeline.metrics.cost import SECONDS_PER_HOUR
 from pipeline.wording import counted, duration
@@ -50,8 +51,8 @@ MINUTES = click.FloatRange(min=0, min_open=True)
               help="Seconds of audio that a device transcribes in a second.")  # fmt: skip
 @click.option("--sample-minutes", default=30.0, type=MINUTES, show_default=True,
               help="Audio that is really decoded.")  # fmt: skip
-@click.option("--timed-minutes", default=8.0, type=MINUTES, show_default=True,
-              help="Audio of it that is transcribed here, without --from and --rtfx.")  # fmt: skip
+@click.option("--timed-minutes", default=16.0, type=MINUTES, show_default=True,
+              help="Audio of it that is transcribed here, if that takes no more than a minute.")  # fmt: skip
 def estimate_inputs(**given: Any) -> tuple[dict[str, Any], int]:
     """Print a table on stderr, and the figures as one JSON line."""
     earlier, rtfx = given["earlier"], given["rtfx"]
@@ -86,8 +87,10 @@ def _rate(given: dict[str, Any], request: JobRequest, found: Survey) -> Rate | N
         source = click.get_current_context().get_parameter_source("gpu_hour_usd")
         is_given = source is not ParameterSource.DEFAULT
         return rate_of_output(given["earlier"], given["gpu_hour_usd"] if is_given else None)
-    audio = estimate.read_beginnings(found, request, most_s=60 * given["timed_minutes"])
-    return None if audio is None else rate_here(audio, request, run_options({**given, "actors": (1, 1)}))
+    if not found.sampled:
+        return None
+    run, most_s = run_options({**given, "actors": (1, 1)}), 60 * given["timed_minutes"]
+    return rate_here(partial(read_beginnings, found, request), request, run, most_s=most_s)
 
 
 def _print(found: Estimate) -> None:

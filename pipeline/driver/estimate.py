@@ -7,7 +7,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from pipeline.sources.recording import Recording, RecordingError, extension
 
 MAX_HEADERS = 2000  # a header takes a few milliseconds; of more recordings, so many are drawn
 MIN_SAMPLED = 8  # recordings that are decoded at least, whatever they hold
+LEAST_S = 30.0  # of a recording that is timed
 
 log = logging.getLogger("earshard")
 
@@ -126,22 +127,28 @@ def survey_inputs(request: JobRequest, *, sample_s: float) -> Survey:
     )
 
 
-def read_beginnings(found: Survey, request: JobRequest, *, most_s: float) -> pa.Table | None:
-    """Recordings of the sample as one shard, a row of `SHARD_AUDIO`: of each the first seconds.
+def read_beginnings(found: Survey, request: JobRequest, most_s: float) -> pa.Table:
+    """Recordings of the sample as one shard, a row of `SHARD_AUDIO`: of each the same share, its beginning.
 
-    Side by side, as in a job: recordings differ by a factor of three in what a second of them takes. None
-    where nothing could be read.
+    Side by side, as in a job: recordings differ by a factor of three in what a second of them takes.
     """
+    share = most_s / max(most_s, math.fsum(seconds for _, seconds in found.sampled))
     rows, total_s = [], 0.0
     for one, seconds in found.sampled:
-        each_s = max(float(MIN_PART_S), most_s / len(found.sampled))
+        each_s = max(LEAST_S, share * seconds)
         if total_s < most_s:
-            rows.append(_row(one, each_s if seconds > each_s else None))
+            rows.append(
+                _row(_beginning(one, each_s / max(each_s, seconds)), each_s if seconds > each_s else None)
+            )
             total_s += min(seconds, each_s)
-    if not rows:
-        return None
     with ShardReader(_read_options(request)) as reader:
         return reader.read(0, 1, rows)
+
+
+def _beginning(one: Recording, share: float) -> Recording:
+    """With as much of its reference, which is a good part of the bytes of its row."""
+    text = one.reference
+    return one if text is None else replace(one, reference=text[: round(share * len(text))])
 
 
 def estimate_job(found: Survey, rate: Rate | None) -> Estimate:

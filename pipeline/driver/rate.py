@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -27,6 +28,8 @@ from pipeline.wording import counted
 NUM_DEVICES = (1, 4, 16)
 START_S = 20.0  # from the command to the first window, with Ray (docs/performance.md)
 LOCAL_START_S = 5.0  # without Ray
+FIRST_S = 120.0  # of audio that are timed first
+PATIENCE_S = 60.0  # that timing the rest may take
 BUSY = 0.95  # share of the time between first and last shard that a device works (docs/performance.md)
 METRICS_BYTES = 16_000  # of a shard's metrics, one row, whatever it holds
 MAX_SHARDS_READ = 20  # of an earlier output, to see how many bytes its files have
@@ -114,14 +117,27 @@ def _bytes_of(output: str, markers: Iterable[dict]) -> float:
     return read / speech_s
 
 
-def rate_here(audio: pa.Table, request: JobRequest, run: RunOptions) -> Rate:
+def rate_here(
+    audio: Callable[[float], pa.Table], request: JobRequest, run: RunOptions, *, most_s: float
+) -> Rate:
     """What a shard takes with the job's model on this machine, all of whose cores it has.
+
+    audio: gives a shard of so many seconds, as `timed_rate` takes it. A short one comes first, which warms
+    up and tells how many of the `most_s` seconds can be timed in a minute.
 
     Raises `OptionError`, `ModelNotFound` and `NoRate`.
     """
     options = resolve_options(request, run)
     engine = load_engine(options, run, local_workers(run))
-    return timed_rate(audio, engine, options, run, sparsity=first_level(request, options))
+    level = first_level(request, options)
+    try:
+        first = timed_rate(audio(min(most_s, FIRST_S)), engine, options, run, sparsity=level)
+        affordable_s = PATIENCE_S / (first.device_s_per_speech_s or math.inf)
+        if min(most_s, affordable_s) <= FIRST_S:
+            return first
+    except NoRate:
+        affordable_s = most_s  # there may be speech further on
+    return timed_rate(audio(min(most_s, affordable_s)), engine, options, run, sparsity=level)
 
 
 def first_level(request: JobRequest, options: JobOptions) -> ShardLevel | None:

@@ -84,7 +84,7 @@ def test_a_rate_that_is_told_gives_hours_money_and_wall_time(surveyed):
 def test_a_rate_that_is_timed_here_counts_speech(surveyed, inputs):
     found = surveyed
     engine = FakeEngine(answer=lambda _samples, language: result(language=language))
-    audio = read_beginnings(found, request(inputs), most_s=600.0)
+    audio = read_beginnings(found, request(inputs), 600.0)
     rate = timed_rate(audio, engine, OPTIONS, RunOptions())
     outcome = estimate_job(found, rate)
     # FakeEngine says 0.25 s of device time for each window: one window a recording, ten of them.
@@ -92,6 +92,23 @@ def test_a_rate_that_is_timed_here_counts_speech(surveyed, inputs):
     assert outcome.device_hours == pytest.approx(expected, rel=0.01)
     assert outcome.cost_usd is None
     assert outcome.disk_bytes > 1000
+
+
+def test_of_every_recording_the_same_share_is_timed_with_as_much_of_its_reference(tmp_path):
+    manifest = tmp_path / "in.jsonl"
+    with manifest.open("w") as file:
+        for seconds in (200, 100, 20):
+            write(tmp_path / f"{seconds}.wav", np.tile(vowels(5.0), seconds // 5))
+            print(json.dumps({"audio_filepath": f"{seconds}.wav", "text": "a" * seconds}), file=file)
+    asked = JobRequest(inputs=(str(manifest),), output="", model="demo")
+    found = survey_inputs(asked, sample_s=3600.0)
+    shares = {}
+    for most_s in (160.0, 3600.0):
+        rows = read_beginnings(found, asked, most_s).column("recordings")[0].as_py()
+        shares[most_s] = {len(row["reference"]): round(row["duration_s"]) for row in rows}
+    assert shares[160.0].keys() == {100, 50, 20}
+    assert all(abs(length - seconds) <= 31 for length, seconds in shares[160.0].items())  # cut in a pause
+    assert shares[3600.0] == {200: 200, 100: 100, 20: 20}
 
 
 @pytest.mark.parametrize(("start", "sparsity"), [(0, 0.0), (1, 0.5)])
@@ -108,7 +125,7 @@ def test_an_adaptive_job_is_timed_at_the_level_that_it_begins_with(start, sparsi
 def test_silence_gives_no_rate_but_says_what_to_give(tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(32_000, np.int16), 16_000)
     found = survey_inputs(request(tmp_path), sample_s=60.0)
-    audio = read_beginnings(found, request(tmp_path), most_s=60.0)
+    audio = read_beginnings(found, request(tmp_path), 60.0)
     with pytest.raises(NoRate, match="give --rtfx or --from"):
         timed_rate(audio, FakeEngine(), OPTIONS, RunOptions())
 
