@@ -13,6 +13,9 @@ from pipeline.engine.model.vocabulary import Vocabulary
 MIN_ROUNDS = 4
 MIN_LOOP_TOKENS = 16
 MAX_PHRASE_TOKENS = 40
+# Nobody says a phrase over and over for a whole window in more tokens a second than this.
+LOOP_TOKENS_PER_S = 6.0
+MIN_RUNAWAY_TOKENS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,18 @@ def find_loop(tokens: Sequence[int]) -> Loop | None:
                 break
             run = 0
     return best
+
+
+def runaway_tokens(seconds: float) -> int:
+    """How many tokens a loop at the end of a window's text has where the decoder will not get out of it."""
+    return max(MIN_RUNAWAY_TOKENS, round(LOOP_TOKENS_PER_S * seconds))
+
+
+def ends_in_loop(tokens: Sequence[int], length: int) -> bool:
+    """Whether the last `length` tokens are one phrase over and over."""
+    tail = tokens[-length:]
+    periods = range(1, min(MAX_PHRASE_TOKENS, length // MIN_ROUNDS) + 1)
+    return len(tail) == length and any(tail[period:] == tail[:-period] for period in periods)
 
 
 def cut_loops(tokens: Sequence[int], vocabulary: Vocabulary) -> list[int]:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.decoding.beam_slots import Beams, BeamSlots
+from pipeline.engine.decoding.loops import runaway_tokens
 from pipeline.engine.decoding.rules import Rules
 from pipeline.engine.decoding.slots import Slots
 from pipeline.engine.decoding.tasks import Decoding, Task
@@ -97,6 +99,7 @@ class Passes:
             max_new_tokens=self._max_new_tokens(len(prompt), settings),
             temperature=settings.temperature,
             seed=work.seed * 16 + round(settings.temperature * 10),
+            max_loop=runaway_tokens(len(work.samples) / SAMPLE_RATE),
         )
 
     def _max_new_tokens(self, prompt_tokens: int, settings: Pass) -> int:
