@@ -135,12 +135,12 @@ def read_beginnings(found: Survey, request: JobRequest, most_s: float) -> pa.Tab
     share = most_s / max(most_s, math.fsum(seconds for _, seconds in found.sampled))
     rows, total_s = [], 0.0
     for one, seconds in found.sampled:
-        each_s = max(LEAST_S, share * seconds)
-        if total_s < most_s:
-            rows.append(
-                _row(_beginning(one, each_s / max(each_s, seconds)), each_s if seconds > each_s else None)
-            )
-            total_s += min(seconds, each_s)
+        if total_s >= most_s:
+            break
+        part_s = max(LEAST_S, share * seconds)
+        is_whole = seconds <= part_s
+        rows.append(_row(one, None) if is_whole else _row(_beginning(one, part_s / seconds), part_s))
+        total_s += min(seconds, part_s)
     with ShardReader(_read_options(request)) as reader:
         return reader.read(0, 1, rows)
 

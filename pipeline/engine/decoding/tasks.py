@@ -17,7 +17,7 @@ class Task:
 
     index: the caller's name for it. prompt: ids before the first new token, and prompt[start] is
     `<|startoftranscript|>`. temperature: 0 for greedy, else tokens are drawn from `seed`. max_loop: tokens of
-    one phrase over and over at which it is given up; None: it never is.
+    one phrase over and over at which it is given up; None: it never is. Beams go on.
     """
 
     index: int
