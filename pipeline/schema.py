@@ -226,6 +226,7 @@ METRICS = pa.schema(
         *(pa.field(name, pa.int64()) for name in COUNTS),  # null without references
         pa.field("wer", pa.float64()),
         pa.field("cost_usd", pa.float64()),  # null on a CPU
+        *(pa.field(name, pa.int64()) for name in ("batch_size", "peak_memory_bytes")),  # null without device
         *(_required(name, pa.string()) for name in ("device", "host", "model", "fingerprint", "plan_hash")),
         _required("transcripts_rows", pa.int64()),
         _required("transcripts_sha256", pa.string()),
@@ -270,7 +271,7 @@ MEASURES = (
     "slowest",
     *("num_shadow", "shadow_num_errors", "shadow_num_words", "shadow_windows"),
     *("shadow_dense_device_s", "shadow_sparse_device_s"),
-    *("device", "host", "model", "started_at"),
+    *("batch_size", "peak_memory_bytes", "device", "host", "model", "started_at"),
 )
 
 # A transcribed shard on its way to the commit.

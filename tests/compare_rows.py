@@ -35,13 +35,14 @@ def compare(one: str, other: str) -> dict[str, Any]:
     changed = found.substitutions + found.deletions + found.insertions
     num_words = found.hits + found.substitutions + found.deletions
     totals = json.loads((Path(other) / "report.json").read_text())
-    names = ("device_s", "wall_s", "audio_s", "rtfx", "wer")
+    names = ("device_s", "wall_s", "audio_s", "rtfx", "wer", "devices", "batch_sizes", "peak_memory_bytes")
     return {
         "num_words": num_words,
         "num_changed": changed,
         "changed": changed / num_words,
         "missing": sorted("/".join(map(str, key)) for key in mine.keys() ^ theirs.keys()),
         **{name: totals[name] for name in names},
+        "device_busy": totals["device_s"] / totals["wall_s"],
     }
 
 

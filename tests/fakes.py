@@ -36,6 +36,8 @@ class FakeEngine:
     answer: object = lambda samples, language: result(language=language or "en")
     model_name: str = "fake"
     device: str = "cpu"
+    batch_size: int = 8
+    peak_memory_bytes: int = 1 << 30
     conditions_on_text: bool = False
     calls: list = field(default_factory=list)
     prompts: list = field(default_factory=list)

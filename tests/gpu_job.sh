@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A whole job on a GPU, from a bare machine: installs from a folder of wheels what is missing, transcribes the
-# bundled speech and ten minutes made of it, with one GPU actor in bfloat16 and in float16 and again in float32
-# on the CPU, and compares the rows.
+# bundled speech and ten minutes made of it (or SPEECH_S seconds), with one GPU actor in bfloat16 and in float16
+# and again in float32 on the CPU (or all on the CPU with GPUS=0), and compares the rows.
 #
 #     tests/gpu_job.sh WHEELS [OUT]        WHEELS is - where all is installed
 #
@@ -37,13 +37,14 @@ if [ "$wheels" != - ]; then
   $python -m pip install --quiet --no-index --find-links "$wheels" "${needed[@]}"
 fi
 mkdir -p "$out/in"
-$python - "$out/in" <<'MADE'
+$python - "$out/in" "${SPEECH_S:-600}" <<'MADE'
 import sys
 import numpy as np, soundfile
 from pipeline.demo import SPEECH
+folder, seconds = sys.argv[1:]
 spoken = [soundfile.read(SPEECH / name, dtype="int16")[0] for name in ("kitchen.wav", "station.flac")]
 one = np.concatenate([part for part in spoken])
-soundfile.write(f"{sys.argv[1]}/ten-minutes.flac", np.tile(one, 1 + 600 * 16000 // len(one)), 16000)
+soundfile.write(f"{folder}/made.flac", np.tile(one, 1 + int(seconds) * 16000 // len(one)), 16000)
 MADE
 for dtype in bfloat16 float16 float32; do
   gpus=$([ $dtype = float32 ] && echo 0 || echo "${GPUS:-1}")

@@ -186,6 +186,8 @@ def _measures(results: list[PlacedResult], engine: Transcriber, shadow_s: float)
         "sparsity_max": max((r.sparsity for r in found), default=None),
         "num_fallback": sum(r.fallback is not None for r in found),
         "fallback_device_s": math.fsum(r.retry_device_s for r in found),
+        "batch_size": engine.batch_size,
+        "peak_memory_bytes": engine.peak_memory_bytes,
         "device": engine.device,
         "host": socket.gethostname(),
         "model": engine.model_name,

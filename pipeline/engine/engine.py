@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,15 +41,16 @@ class Engine:
 
     model_name, revision: what was loaded; of a folder the revision is a digest of its content.
     device: `cpu`, or `cuda:` and the card's name. dtype: `float32`, `bfloat16`, `float16` or `int8`.
-    languages: codes the model knows, `("en",)` for an English-only model.
+    languages: codes the model knows, `("en",)` for an English-only model. batch_size: windows decoded side by
+    side.
     conditions_on_text: windows are to be given what was said before them.
     """
 
     def __init__(self, model: Model, snapshot: Snapshot, options: EngineOptions) -> None:
         _check_fits(options, model)
         self._model, self._options = model, options
-        self._batch_size = _batch_size(options, model)
-        self._passes = Passes(model, options, batch_size=self._batch_size)
+        self.batch_size = _batch_size(options, model)
+        self._passes = Passes(model, options, batch_size=self.batch_size)
         self._level = Level(
             layer=options.sparsify_layer, selector=options.selector, sparsity=options.sparsity
         )
@@ -119,10 +122,19 @@ class Engine:
         results = dict(zip(heard, made, strict=True))
         return [results.get(n) or WindowResult.empty(work.language) for n, work in enumerate(works)]
 
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most that this process has held: of a card what it allocated there, on a CPU all of it."""
+        device = self._model.device
+        if device.type == "cuda":
+            return torch.cuda.max_memory_allocated(device)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Runs a few steps of every pass, so that the first window pays for no set-up."""
-        size = min(2, self._batch_size)
+        size = min(2, self.batch_size)
         works = self._works([np.zeros(SAMPLE_RATE, np.float32)] * size, None, None)
         self._passes.run(works, Pass(level=self._level, max_new_tokens=4))
 

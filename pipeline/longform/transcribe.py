@@ -27,7 +27,13 @@ class Transcriber(Protocol):
 
     model_name: str
     device: str
+    batch_size: int  # windows that it decodes side by side
     conditions_on_text: bool  # each window is given what was said before it in its recording
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most memory that it has held on its device."""
+        ...
 
     def transcribe(
         self,

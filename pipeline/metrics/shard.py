@@ -48,6 +48,7 @@ def join_measures(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "sparsity_min": min((piece["sparsity_min"] for piece in on_device), default=None),
         "sparsity_max": max((piece["sparsity_max"] for piece in on_device), default=None),
         "shadow_windows": [draw for piece in pieces for draw in piece["shadow_windows"] or ()],
+        "peak_memory_bytes": max((piece["peak_memory_bytes"] or 0 for piece in on_device), default=None),
         "slowest": cost.slowest_recordings(slow for piece in pieces for slow in piece["slowest"] or ()),
         "started_at": min(piece["started_at"] for piece in pieces),
     }

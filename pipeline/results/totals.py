@@ -51,6 +51,8 @@ def job_totals(facts: OutputFacts, *, wall_s: float) -> dict[str, Any]:
         "adaptive": facts.adaptive,
         "cost_usd": sum(costs) if costs else None,
         "devices": sorted({marker["device"] for marker in facts.markers}),
+        "batch_sizes": sorted({size for marker in facts.markers if (size := marker["batch_size"])}),
+        "peak_memory_bytes": max((marker["peak_memory_bytes"] or 0 for marker in facts.markers), default=0),
         "models": sorted({marker["model"] for marker in facts.markers}),
     }
 
