@@ -61,7 +61,7 @@ class Operations:
 
     def step_alone(self) -> None:
         """The same outside of a graph, and without what the host does with it."""
-        self._slots.advance(KEY_STEP, is_even=False, is_drawn=False)
+        self._slots.advance(KEY_STEP, is_drawn=False)
 
 
 @torch.inference_mode()

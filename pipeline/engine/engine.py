@@ -12,6 +12,7 @@ import torch
 
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.decoding import quality_gates
+from pipeline.engine.decoding.caches import NO_HEADS
 from pipeline.engine.decoding.echoes import echoes_prompt
 from pipeline.engine.decoding.memory import bytes_of_number
 from pipeline.engine.decoding.tasks import Decoding
@@ -50,12 +51,14 @@ class Engine:
         _check_fits(options, model)
         self._model, self._options = model, options
         self.batch_size = _batch_size(options, model)
-        self._passes = Passes(model, options, batch_size=self.batch_size)
         self._level = Level(
             layer=options.sparsify_layer, selector=options.selector, sparsity=options.sparsity
         )
         needs_times = options.word_timestamps or options.timestamps == "alignment"
-        self._aligner = Aligner(model, snapshot) if needs_times else None
+        self._aligner = Aligner(model, snapshot, of_words=options.word_timestamps) if needs_times else None
+        # A word's probability takes another pass, which listens by itself.
+        heads = self._aligner.heads if self._aligner and not options.word_timestamps else NO_HEADS
+        self._passes = Passes(model, options, batch_size=self.batch_size, heads=heads)
         self._listening = Listening(model, self._aligner, self._passes)
         self.model_name, self.revision = snapshot.name, snapshot.revision
         self.device = _device_name(model.device)

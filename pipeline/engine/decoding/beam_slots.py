@@ -20,7 +20,7 @@ from pipeline.engine.decoding.first_step import (
     pad_prompts,
     uniform_draws,
 )
-from pipeline.engine.decoding.graphs import padded_keys, step_graphs
+from pipeline.engine.decoding.graphs import PLAIN_KEY_STEP, padded_keys, step_graphs
 from pipeline.engine.decoding.rules import NEVER, History, Rules, draw_tokens
 from pipeline.engine.decoding.tasks import Decoding, Task
 from pipeline.engine.model.whisper import Model
@@ -199,15 +199,13 @@ class BeamSlots:
 
     def step(self) -> list[Decoding]:
         """Decodes one token in every slot; returns the windows that finished with it."""
-        lengths = {slot.length for slot in self.live}
-        longest, is_drawn = max(lengths), self._is_drawn
+        longest, most = max(slot.length for slot in self.live), self._draws.shape[1]
+        is_drawn = self._is_drawn
         if self._graphs is None:
-            found = self._advance(longest, is_even=len(lengths) == 1, is_drawn=is_drawn)
+            found = self._advance(padded_keys(longest, most, PLAIN_KEY_STEP), is_drawn=is_drawn)
         else:
-            num_keys = padded_keys(longest, self._draws.shape[1])
-            found = self._graphs.run(
-                (num_keys, is_drawn), lambda: self._advance(num_keys, is_even=False, is_drawn=is_drawn)
-            )
+            num_keys = padded_keys(longest, most)
+            found = self._graphs.run((num_keys, is_drawn), lambda: self._advance(num_keys, is_drawn=is_drawn))
         return self._take(range(self.size), found)
 
     def resize(self, size: int) -> None:
@@ -225,9 +223,9 @@ class BeamSlots:
         self._slots = [*self.live, *[None] * (size - len(self.live))]
         self._graphs = step_graphs(slots.device)  # all tensors are new
 
-    def _advance(self, num_keys: int, *, is_even: bool, is_drawn: bool) -> Tensor:
+    def _advance(self, num_keys: int, *, is_drawn: bool) -> Tensor:
         """One step on the device: what `_candidates` gives."""
-        cache = self._caches.step(self._positions, num_keys, is_even=is_even)
+        cache = self._caches.step(self._positions, num_keys)
         out = self._decoder(self._tokens[:, None], self._positions[:, None], cache)
         self._positions.add_(1).clamp_(max=self._draws.shape[1] - 1)  # a free slot idles at its end
         logits = self._decoder.logits(out[:, 0])

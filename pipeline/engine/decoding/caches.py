@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +16,16 @@ from pipeline.engine.model.shape import Shape
 from pipeline.engine.options import MemoryDtype
 
 KERNEL = "pipeline.engine.decoding.past_attention"
+Heads = Mapping[int, Sequence[int]]  # of the decoder, by layer
+NO_HEADS: Heads = {}
 
 
 class SlotCaches:
     """Per layer: past [slots * width, heads, tokens, head_dim], and the memory of the slots.
 
     width: rows of tokens in every slot, side by side, which share its memory.
+    heads: by layer those whose queries of the memory are kept, for who asks later when each token was said.
+    queries: by layer what they asked, [slots, tokens, heads, head_dim].
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class SlotCaches:
         *,
         width: int = 1,
         memory_dtype: MemoryDtype = "same",
+        heads: Heads = NO_HEADS,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
@@ -44,7 +49,13 @@ class SlotCaches:
             allocate(shape, size, num_positions, dtype=memory_dtype, device=device, torch_dtype=dtype)
             for _ in range(shape.decoder_layers)
         ]
-        self.width = width
+        self.width, self.heads = width, heads
+        self.queries = {
+            layer: torch.zeros(
+                (size, shape.target_positions, len(some), shape.decoder_head_dim), device=device, dtype=dtype
+            )
+            for layer, some in heads.items()
+        }
 
     @property
     def num_positions(self) -> int:
@@ -65,7 +76,8 @@ class SlotCaches:
     def select(self, rows: Tensor) -> SlotCaches:
         """A copy with some slots only."""
         chosen = object.__new__(SlotCaches)
-        chosen.width = self.width
+        chosen.width, chosen.heads = self.width, self.heads
+        chosen.queries = {layer: queries[rows] for layer, queries in self.queries.items()}
         of_past = self._rows(rows).flatten()
         chosen.past_k, chosen.past_v = ([t[of_past] for t in past] for past in (self.past_k, self.past_v))
         chosen.memory = [memory.select(rows) for memory in self.memory]
@@ -82,6 +94,10 @@ class SlotCaches:
         for tensor in (*self.past_k, *self.past_v):
             tensor[rows[:, 1:]] = tensor[rows[:, :1]]
 
+    def queries_of(self, slot: int, start: int, stop: int) -> dict[int, Tensor]:
+        """What the tokens of a slot from `start` on asked its memory, by layer, [heads, tokens, head_dim]."""
+        return {layer: all_[slot, start:stop].transpose(0, 1).clone() for layer, all_ in self.queries.items()}
+
     def _rows(self, slots: Tensor) -> Tensor:
         """The rows of tokens of some slots, [slots, width]."""
         return slots[:, None] * self.width + torch.arange(self.width, device=slots.device)
@@ -90,16 +106,14 @@ class SlotCaches:
         """The view for the first tokens of some slots."""
         return Prefill(caches=self, rows=rows)
 
-    def step(self, positions: Tensor, longest: int, *, is_even: bool) -> Step:
+    def step(self, positions: Tensor, num_keys: int) -> Step:
         """The view for one more token in every slot.
 
-        positions: where each slot's token goes, int64 [slots]. longest: the largest of the live ones, plus 1
-        is the number of keys looked at. is_even: all live slots are at the same position, so no mask. The
-        kernel needs neither.
+        positions: where each slot's token goes, int64 [slots]. num_keys: how many of the first are looked at,
+        which the kernel need not be told.
         """
-        num_keys = longest
         mask = None
-        if not is_even and not self.has_kernel:
+        if not self.has_kernel:
             keys = torch.arange(num_keys, device=positions.device)
             mask = (keys <= positions[:, None])[:, None, None]
         slots = torch.arange(len(positions), device=positions.device)
@@ -120,6 +134,8 @@ class Prefill:
         return attend(q, k, v, causal=True)
 
     def attend_memory(self, layer: int, q: Tensor) -> Tensor:
+        if (heads := self.caches.heads.get(layer)) is not None:
+            self.caches.queries[layer][self.rows, : q.shape[2]] = q[:, heads].transpose(1, 2)
         return self.caches.memory[layer].attend(q, self.rows)
 
 
@@ -139,16 +155,14 @@ class Step:
             from pipeline.engine.decoding.past_attention import attend_past
 
             return attend_past(q, k, v, keys, values, self.positions)
-        if self.mask is None:
-            keys[:, :, self.num_keys - 1] = k[:, :, 0]
-            values[:, :, self.num_keys - 1] = v[:, :, 0]
-        else:
-            keys[self.slots, :, self.positions] = k[:, :, 0]
-            values[self.slots, :, self.positions] = v[:, :, 0]
+        keys[self.slots, :, self.positions] = k[:, :, 0]
+        values[self.slots, :, self.positions] = v[:, :, 0]
         return attend(q, keys[:, :, : self.num_keys], values[:, :, : self.num_keys], mask=self.mask)
 
     def attend_memory(self, layer: int, q: Tensor) -> Tensor:
         memory, width = self.caches.memory[layer], self.caches.width
+        if (heads := self.caches.heads.get(layer)) is not None:
+            self.caches.queries[layer][self.slots, self.positions] = q[:, heads, 0]
         if width == 1:
             return memory.attend(q)
         together = q.view(-1, width, *q.shape[1:]).squeeze(3).transpose(1, 2)

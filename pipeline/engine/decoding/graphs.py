@@ -17,11 +17,14 @@ from pipeline.engine.decoding.tasks import Decoding
 from pipeline.errors import one_line
 
 KEY_STEP = 64  # keys of the self-attention are looked at in multiples of this: a graph for each is captured
+# The same without graphs: sums over whole vectors of a CPU are the same whatever zeros follow, so that what a
+# window gets does not depend on the longest in its company.
+PLAIN_KEY_STEP = 16
 
 
-def padded_keys(longest: int, most: int) -> int:
-    """The number of earlier tokens that a captured step looks at, where the longest row has `longest`."""
-    return min(most, -(-longest // KEY_STEP) * KEY_STEP)
+def padded_keys(longest: int, most: int, step: int = KEY_STEP) -> int:
+    """The number of earlier tokens that a step looks at, where the longest row has `longest`."""
+    return min(most, -(-longest // step) * step)
 
 
 def step_graphs(device: torch.device) -> StepGraphs | None:

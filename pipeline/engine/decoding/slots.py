@@ -11,14 +11,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.engine.decoding.caches import SlotCaches
+from pipeline.engine.decoding.caches import NO_HEADS, Heads, SlotCaches
 from pipeline.engine.decoding.first_step import (
     likeliest_languages,
     no_speech_probs,
     pad_prompts,
     uniform_draws,
 )
-from pipeline.engine.decoding.graphs import Launched, StepGraphs, padded_keys, step_graphs
+from pipeline.engine.decoding.graphs import (
+    PLAIN_KEY_STEP,
+    Launched,
+    StepGraphs,
+    padded_keys,
+    step_graphs,
+)
 from pipeline.engine.decoding.rules import History, Rules
 from pipeline.engine.decoding.tasks import Decoding, Task
 from pipeline.engine.model.whisper import Model
@@ -26,7 +32,10 @@ from pipeline.engine.options import MemoryDtype
 
 
 class Slots:
-    """`size` windows decoding side by side over encoder outputs of `num_positions` positions."""
+    """`size` windows decoding side by side over encoder outputs of `num_positions` positions.
+
+    heads: those whose queries are kept (see `Decoding`).
+    """
 
     def __init__(
         self,
@@ -36,6 +45,7 @@ class Slots:
         size: int,
         num_positions: int,
         memory_dtype: MemoryDtype = "same",
+        heads: Heads = NO_HEADS,
     ) -> None:
         device, max_tokens = model.device, model.shape.target_positions
         self._model, self._decoder, self._rules = model, model.decoder, rules
@@ -45,6 +55,7 @@ class Slots:
             size,
             num_positions,
             memory_dtype=memory_dtype,
+            heads=heads,
             device=device,
             dtype=model.torch_dtype,
         )
@@ -69,6 +80,11 @@ class Slots:
     def live(self) -> list[Decoding]:
         """The windows that decode now."""
         return [slot for slot in self._slots if slot is not None]
+
+    @property
+    def _longest(self) -> int:
+        """The tokens of the longest window that decodes now."""
+        return max(slot.length for slot in self.live)
 
     @property
     def num_free(self) -> int:
@@ -112,9 +128,9 @@ class Slots:
         and one that is started meanwhile joins in the step after that.
         """
         if self._graphs is None:
-            lengths = {slot.length for slot in self.live}
-            is_even, is_drawn = len(lengths) == 1, self._is_drawn(self._slots)
-            return self._take(self._slots, self.advance(max(lengths), is_even=is_even, is_drawn=is_drawn))
+            num_keys = padded_keys(self._longest, self._draws.shape[1], PLAIN_KEY_STEP)
+            chosen = self.advance(num_keys, is_drawn=self._is_drawn(self._slots))
+            return self._take(self._slots, chosen)
         launched = self._ahead or self._launch(self._graphs, further=0)
         goes_on = any(slot.num_left > 1 for slot in self.live)
         self._ahead = self._launch(self._graphs, further=1) if goes_on else None
@@ -122,17 +138,15 @@ class Slots:
 
     def _launch(self, graphs: StepGraphs, *, further: int) -> Launched:
         """Starts a step. further: tokens that the device is ahead of what the host has seen."""
-        longest = max(slot.length for slot in self.live) + further
+        longest = self._longest + further
         most, is_drawn = self._draws.shape[1], self._is_drawn(self._slots)
         num_keys = most if self._caches.has_kernel else padded_keys(longest, most)
-        chosen = graphs.run(
-            (num_keys, is_drawn), lambda: self.advance(num_keys, is_even=False, is_drawn=is_drawn)
-        )
+        chosen = graphs.run((num_keys, is_drawn), lambda: self.advance(num_keys, is_drawn=is_drawn))
         return Launched.of(self._slots, chosen)
 
-    def advance(self, num_keys: int, *, is_even: bool, is_drawn: bool) -> Tensor:
+    def advance(self, num_keys: int, *, is_drawn: bool) -> Tensor:
         """One step on the device as it is, no graph: ids and log-probabilities, float64 [2, slots]."""
-        cache = self._caches.step(self._positions, num_keys, is_even=is_even)
+        cache = self._caches.step(self._positions, num_keys)
         out = self._decoder(self._tokens[:, None], self._positions[:, None], cache)
         self._positions.add_(1).clamp_(max=self._draws.shape[1] - 1)  # a free slot idles at its end
         return self._choose(out[:, 0], None, self._history, first=False, is_drawn=is_drawn)
@@ -183,6 +197,10 @@ class Slots:
 
     def _release(self) -> list[Decoding]:
         """Frees the slots of finished windows and returns these."""
-        finished = [slot for slot in self.live if slot.is_finished]
+        finished = []
+        for number, slot in enumerate(self._slots):
+            if slot is not None and slot.is_finished:
+                slot.queries = self._caches.queries_of(number, len(slot.task.prompt) - 1, slot.length)
+                finished.append(slot)
         self._slots = [None if slot is None or slot.is_finished else slot for slot in self._slots]
         return finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -37,6 +38,8 @@ class Decoding:
     given up in a loop.
     kept: which of the encoder's positions these are, ascending int64 [num_positions], None for all.
     hidden: what it looks at, where the pass keeps that, [num_positions, dim].
+    queries: what the last token of its prompt and each of its own asked of that in the heads that are
+    listened to, by layer, [heads, tokens + 1, head_dim].
     """
 
     task: Task
@@ -48,6 +51,7 @@ class Decoding:
     is_lost: bool = False
     kept: Tensor | None = None
     hidden: Tensor | None = None
+    queries: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
     def length(self) -> int:

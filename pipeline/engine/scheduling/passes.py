@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pipeline.engine.audio import SAMPLE_RATE
 from pipeline.engine.decoding.beam_slots import Beams, BeamSlots
+from pipeline.engine.decoding.caches import NO_HEADS, Heads
 from pipeline.engine.decoding.loops import runaway_tokens
 from pipeline.engine.decoding.rules import Rules
 from pipeline.engine.decoding.slots import Slots
@@ -22,10 +23,12 @@ __all__ = ["Pass", "Passes", "Work"]
 
 
 class Passes:
-    """Decodes windows, those of all threads together."""
+    """Decodes windows, those of all threads together. heads: those whose queries stay (see `Decoding`)."""
 
-    def __init__(self, model: Model, options: EngineOptions, *, batch_size: int) -> None:
-        self._model, self._options = model, options
+    def __init__(
+        self, model: Model, options: EngineOptions, *, batch_size: int, heads: Heads = NO_HEADS
+    ) -> None:
+        self._model, self._options, self._heads = model, options, heads
         self._has_times = options.timestamps == "tokens"
         self._rules = Rules(model.vocabulary, model.device, timestamps=self._has_times)
         self._previous = self.encode_prompt(options.initial_prompt or (options.hotwords and "")) or ()
@@ -53,7 +56,12 @@ class Passes:
         memory_dtype = self._options.memory_dtype
         if self._options.beam_size == 1:
             return Slots(
-                self._model, self._rules, size=number, num_positions=num_positions, memory_dtype=memory_dtype
+                self._model,
+                self._rules,
+                size=number,
+                num_positions=num_positions,
+                memory_dtype=memory_dtype,
+                heads=self._heads,
             )
         beams = Beams(
             size=self._options.beam_size,

@@ -1,11 +1,16 @@
-"""Word times of settled text: one more pass of the decoder, listening to its attention to the audio."""
+"""Word times of settled text: which positions the decoder attended to for each token, in heads known for it.
+
+What these heads asked is kept as a text is decoded; of text that was changed since, or was searched by beams,
+one more pass of the decoder says it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -31,6 +36,7 @@ class Spoken:
 
     hidden: encoder output [positions, dim]. kept: the positions of the window that its rows are, ascending
     int64 [positions]; None for all. prompt, tokens: ids, without the end token. num_samples: of the window.
+    queries: see `Decoding`; empty where they are not known.
     """
 
     hidden: Tensor
@@ -38,6 +44,7 @@ class Spoken:
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
     num_samples: int
+    queries: Mapping[int, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, decoding: Decoding, tokens: tuple[int, ...], num_samples: int) -> Spoken:
@@ -49,6 +56,7 @@ class Spoken:
             prompt=decoding.task.prompt,
             tokens=tokens,
             num_samples=num_samples,
+            queries=decoding.queries if decoding.ended and [*tokens] == decoding.tokens else {},
         )
 
 
@@ -56,7 +64,8 @@ class Spoken:
 class TokenTimes:
     """Seconds from the window's start at which each token begins, and last the end of the text.
 
-    probabilities: of each token among all text tokens, given those before it; 0 for a timestamp.
+    probabilities: of each token among all text tokens, given those before it; 0 for a timestamp. Empty where
+    they were not asked for.
     """
 
     starts_s: tuple[float, ...]
@@ -64,27 +73,44 @@ class TokenTimes:
 
 
 class Aligner:
-    """Finds the times of tokens in a few heads of one model's decoder."""
+    """Finds the times of tokens in a few heads of one model's decoder.
 
-    def __init__(self, model: Model, snapshot: Snapshot) -> None:
+    of_words: their probabilities too. heads: those it listens to, by layer.
+    """
+
+    def __init__(self, model: Model, snapshot: Snapshot, *, of_words: bool = True) -> None:
         shape = model.shape
-        self._model = model
+        self._model, self._of_words = model, of_words
         self._median_width = snapshot.config.get("median_filter_width", MEDIAN_WIDTH)
-        self._heads: defaultdict[int, list[int]] = defaultdict(list)
+        self.heads: defaultdict[int, list[int]] = defaultdict(list)
         for layer, head in alignment_heads(snapshot.generation, shape.decoder_layers, shape.decoder_heads):
-            self._heads[layer].append(head)
+            self.heads[layer].append(head)
 
     def align(self, texts: Sequence[Spoken]) -> list[TokenTimes]:
         """Times of each window's tokens, from that window alone; results in the same order."""
         together = ROWS_TOGETHER if self._model.device.type == "cuda" else 1
         done: dict[int, TokenTimes] = {}
-        for size in {len(text.hidden) for text in texts}:
-            same = [number for number, text in enumerate(texts) if len(text.hidden) == size]
+        for number, text in enumerate(texts):
+            if text.queries and not self._of_words:
+                done[number] = TokenTimes(starts_s=_starts_s(text, self._match(text)), probabilities=())
+        left = [number for number in range(len(texts)) if number not in done]
+        for size in {len(texts[number].hidden) for number in left}:
+            same = [number for number in left if len(texts[number].hidden) == size]
             for first in range(0, len(same), together):
                 numbers = same[first : first + together]
                 found = self._align_together([texts[number] for number in numbers])
                 done |= dict(zip(numbers, found, strict=True))
         return [done[number] for number in range(len(texts))]
+
+    def _match(self, text: Spoken) -> Tensor:
+        """How tokens and positions match, [tokens, positions], by what was asked as the text was decoded."""
+        _, num_positions = _places(text)
+        asked = []
+        for layer, queries in text.queries.items():
+            keys, _ = self._model.decoder.layers[layer].project_memory(text.hidden[None])
+            own = keys[0, self.heads[layer], :num_positions]
+            asked.append(queries.float() @ own.float().transpose(1, 2))
+        return match(torch.cat(asked), median_width=self._median_width)
 
     def _align_together(self, texts: Sequence[Spoken]) -> list[TokenTimes]:
         """Windows of equally many positions; shorter texts are padded at their end, unseen by the rest."""
@@ -92,7 +118,7 @@ class Aligner:
         hidden = torch.stack([text.hidden for text in texts])
         hearing = AlignmentCache(
             memory=project_memory(decoder, hidden),
-            heads=self._heads,
+            heads=self.heads,
             places=[_places(text) for text in texts],
             median_width=self._median_width,
         )
@@ -104,7 +130,7 @@ class Aligner:
         return [
             TokenTimes(
                 starts_s=_starts_s(text, hearing.matches[number]),
-                probabilities=self._probabilities(text, out[number]),
+                probabilities=self._probabilities(text, out[number]) if self._of_words else (),
             )
             for number, text in enumerate(texts)
         ]
@@ -202,5 +228,5 @@ def _word(places: Sequence[int], text: str, times: TokenTimes) -> Word:
         start_s=times.starts_s[places[0]],
         end_s=times.starts_s[places[-1] + 1],
         word=text,
-        probability=sum(times.probabilities[place] for place in places) / len(places),
+        probability=fmean(times.probabilities[place] for place in places) if times.probabilities else 0.0,
     )
