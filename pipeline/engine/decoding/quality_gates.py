@@ -17,7 +17,7 @@ from typing import Protocol
 from torch import Tensor
 
 from pipeline.engine.audio import POSITION_S
-from pipeline.engine.decoding.echoes import echoes_prompt, is_rushed
+from pipeline.engine.decoding.echoes import echoes_prompt, is_one_phrase, is_rushed
 from pipeline.engine.decoding.loops import cut_loops, find_loop
 from pipeline.engine.decoding.segments import split_spans
 from pipeline.engine.decoding.tasks import Decoding
@@ -77,10 +77,14 @@ def judge(
     vocabulary: Vocabulary,
     sounding: Tensor,
     min_logprob: float = MIN_AVG_LOGPROB,
+    *,
+    is_dense: bool = True,
 ) -> Verdict:
     """What the gates say of a decoding of a window that sounds where `sounding` says.
 
     min_logprob: the mean log-probability below which text does not pass.
+    is_dense: whether it looked at all of the encoder's positions; where not, a text that is one phrase several
+    times does not pass either.
     """
     logprob = decoding.avg_logprob
     if logprob < MIN_AVG_LOGPROB and decoding.no_speech_prob > MAX_NO_SPEECH_PROB:
@@ -91,9 +95,10 @@ def judge(
     has_loop = find_loop(tokens) is not None
     once = vocabulary.decode(cut_loops(tokens, vocabulary)) if has_loop else text
     is_repetitive = compression_ratio(once) > MAX_COMPRESSION_RATIO
+    is_new = is_dense or not is_one_phrase(text)
     is_sound = decoding.ended and not is_unsure and not is_repetitive and not is_rushed(text, sounding)
     is_heard = not speaks_in_silence(decoding.tokens, vocabulary, sounding)
-    is_right = is_sound and is_heard and not echoes_prompt(decoding, vocabulary)
+    is_right = is_sound and is_new and is_heard and not echoes_prompt(decoding, vocabulary)
     return Verdict(is_silent=False, passed=is_right and not has_loop, repeats=is_right and has_loop)
 
 
@@ -188,7 +193,8 @@ class _Case:
         Where the sound does not bear out what a dense pass takes for the likeliest, nothing else is tried.
         """
         floor = self.floor if self.floor is not None and not self.tried else MIN_AVG_LOGPROB
-        verdict = judge(decoding, vocabulary, self.sounding, max(floor, MIN_AVG_LOGPROB))
+        lowest = max(floor, MIN_AVG_LOGPROB)
+        verdict = judge(decoding, vocabulary, self.sounding, lowest, is_dense=is_dense)
         if verdict.repeats and sounds.repeats(self.index, decoding):
             verdict = replace(verdict, passed=True)
         elif self._is_doubted(decoding, verdict) and not sounds.bears_out(self.index, decoding):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.benchmark.random_model import build_generation_config, build_tokenizer
-from pipeline.engine.decoding.echoes import is_echo, is_rushed
+from pipeline.engine.decoding.echoes import is_echo, is_one_phrase, is_rushed
 from pipeline.engine.decoding.loops import Loop, cut_loops, find_loop
 from pipeline.engine.decoding.quality_gates import compression_ratio, judge, settle
 from pipeline.engine.decoding.tasks import Decoding, Task
@@ -251,6 +251,30 @@ def test_more_text_than_anybody_says_while_anything_sounds_is_rushed():
     assert not is_rushed(" Three.", sounding)
     assert is_rushed(PROMPT[-33:], sounding)
     assert not is_rushed(PROMPT * 10, LOUD)
+
+
+@pytest.mark.parametrize(
+    ("text", "repeats"),
+    [
+        (" Please wait while I connect your call. Please wait, while I connect your call.", True),
+        (" 862-0387 862-0387", True),
+        (" 240 240 240", True),
+        (" Ha.", False),
+        (" No, no.", True),  # which a dense pass may well say too
+        (" One two three one two four", False),
+        ("", False),
+    ],
+)
+def test_a_text_that_is_the_same_words_several_times_is_one_phrase(text, repeats):
+    assert is_one_phrase(text) is repeats
+
+
+def test_a_sparse_window_whose_text_is_one_phrase_twice_is_decoded_dense(vocabulary):
+    twice = make_decoding(WORDS[:4] * 2)
+    (found,), asked = run_settle([twice], lambda *_: twice, vocabulary, is_sparse=True)
+    assert (asked, found.fallback, found.tokens) == ([([0], 0.0)], "dense", tuple(twice.tokens))
+    (found,), asked = run_settle([twice], None, vocabulary)
+    assert (asked, found.fallback, found.tokens) == ([], None, tuple(twice.tokens))
 
 
 def test_rushed_text_does_not_pass(vocabulary):
