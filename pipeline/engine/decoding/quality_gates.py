@@ -83,7 +83,7 @@ def judge(
     """What the gates say of a decoding of a window that sounds where `sounding` says.
 
     min_logprob: the mean log-probability below which text does not pass.
-    is_dense: whether it looked at all of the encoder's positions; where not, a text that is one phrase several
+    is_dense: whether it looked at all of the encoder's positions; where not, text that is one phrase several
     times does not pass either.
     """
     logprob = decoding.avg_logprob

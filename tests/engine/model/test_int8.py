@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.demo import SPEECH
 from pipeline.engine import Engine, EngineOptions
+from pipeline.engine.decoding.rules import Rules
+from pipeline.engine.decoding.slots import Slots
+from pipeline.engine.decoding.tasks import Task
 from pipeline.engine.model.int8 import (
     BLOCK,
     QUERIES,
@@ -135,3 +140,32 @@ def test_int8_tokens_do_not_depend_on_the_batch(model_folder):
         with torch.inference_mode():
             tokens.append([d.tokens for d in engine._passes.run(works, Pass(level=Level(sparsity=0.5)))])
     assert tokens[0] == tokens[1]
+
+
+@torch.inference_mode()
+def test_what_a_slot_computes_does_not_depend_on_how_long_its_neighbours_are():
+    """To the bit, else a rounded number that falls on the other side makes another text of it."""
+    speech, _ = soundfile.read(SPEECH / "kitchen.wav", dtype="float32")
+    model = Engine.load("demo", dtype="int8")._model
+    rules, heads = Rules(model.vocabulary, model.device, timestamps=False), {0: [0], 1: [0, 1]}
+    windows = [speech[first * 16000 : (first + 14) * 16000] for first in (4, 2, 0)]
+    hidden = torch.cat([model.encoder(model.features([window])) for window in windows])
+    prompt = tuple(model.vocabulary.start_sequence("en", "transcribe", timestamps=False))
+
+    def first_window(size, steps_before):
+        """Decoded when as many others have had so many steps."""
+        slots = Slots(model, rules, size=size, num_positions=hidden.shape[1], heads=heads)
+        done = []
+        for row, steps in zip(range(len(steps_before), -1, -1), [*steps_before, 0], strict=True):
+            done += slots.start(
+                slots.load(hidden[[row]]), [Task(index=row, prompt=prompt, start=0, max_new_tokens=60)]
+            )
+            done += [one for _ in range(steps) for one in slots.step()]
+        while slots.live:
+            done += slots.step()
+        return next(one for one in done if one.task.index == 0)
+
+    alone, beside = first_window(1, []), first_window(4, [5, 9])
+    assert len(alone.tokens) > 10
+    assert alone.tokens == beside.tokens
+    assert all(torch.equal(asked, beside.queries[layer]) for layer, asked in alone.queries.items())

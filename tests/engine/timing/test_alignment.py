@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import soundfile
 import torch
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
+from pipeline.demo import SPEECH
 from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.decoding.segments import Span, split_spans
 from pipeline.engine.model.snapshot import DEMO_FOLDER, resolve
@@ -65,6 +67,27 @@ def test_words_do_not_depend_on_company(load):
     alone = [engine.transcribe([samples])[0] for samples in WINDOWS]
     assert [[s.words and [w.start_s for w in s.words] for s in r.segments] for r in together] == [
         [s.words and [w.start_s for w in s.words] for s in r.segments] for r in alone
+    ]
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5])
+def test_what_was_asked_as_a_text_was_decoded_times_it_as_another_pass_does(monkeypatch, sparsity):
+    """More windows than slots, which are refilled while others go on."""
+    speech = np.concatenate(
+        [soundfile.read(SPEECH / name, dtype="float32")[0] for name in ("kitchen.wav", "station.flac")]
+    )
+    windows = [speech[first * 16000 : (first + 12 + first % 5) * 16000] for first in range(0, 30, 4)]
+    options = EngineOptions(
+        timestamps="alignment", batch_size=3, sparsity=sparsity, selector="stride", word_timestamps=True
+    )
+    passed = Engine.load("demo", options=options).transcribe(windows, languages=["en"] * len(windows))
+    noting = Engine.load("demo", options=replace(options, word_timestamps=False))
+    monkeypatch.setattr(Aligner, "_align_together", None)
+    noted = noting.transcribe(windows, languages=["en"] * len(windows))
+    assert len({one.text for one in noted}) == len(windows)
+    assert [one.spoken for one in noted] == [one.spoken for one in passed]
+    assert [[(s.start_s, s.end_s) for s in one.segments] for one in noted] == [
+        [(s.start_s, s.end_s) for s in one.segments] for one in passed
     ]
 
 
