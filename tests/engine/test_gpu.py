@@ -67,6 +67,17 @@ def test_float32_says_what_a_cpu_says(kitchen):
         assert all(one.text for one in here)
 
 
+def test_what_a_graph_notes_times_a_text_as_a_pass_on_a_cpu_does(kitchen):
+    """Word times take the pass, segments what the decoder asked in steps that are graphs from the third on."""
+    windows = [kitchen, kitchen[:80_000], kitchen[60_000:]]
+    noted = transcribed(windows, device="cuda", dtype="float32", timestamps="alignment")
+    passed = transcribed(windows, device="cpu", dtype="float32", timestamps="alignment", word_timestamps=True)
+    times = [np.array(one.spoken) for one in noted]
+    assert all(len(one) > 3 for one in times)
+    for here, one in zip(times, passed, strict=True):
+        assert np.abs(here - np.array(one.spoken)).max() <= 0.1
+
+
 @pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.02), ("float16", 0.002)])
 def test_half_the_bits_change_few_words(kitchen, dtype, most):
     windows = [kitchen[start:] for start in range(0, 64_000, 8_000)]

@@ -25,6 +25,8 @@ class PacedEngine:
 
     model_name = "paced"
     device = "cpu"
+    batch_size = 1
+    peak_memory_bytes = 0
     conditions_on_text = False
     revision = "none"
     languages = ("en",)

@@ -49,7 +49,8 @@ class SlotCaches:
             allocate(shape, size, num_positions, dtype=memory_dtype, device=device, torch_dtype=dtype)
             for _ in range(shape.decoder_layers)
         ]
-        self.width, self.heads = width, heads
+        self.width = width
+        self.heads = {layer: torch.tensor(some, device=device) for layer, some in heads.items()}
         self.queries = {
             layer: torch.zeros(
                 (size, shape.target_positions, len(some), shape.decoder_head_dim), device=device, dtype=dtype

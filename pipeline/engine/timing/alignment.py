@@ -19,6 +19,7 @@ from pipeline.engine.audio import POSITION_S, SAMPLE_RATE
 from pipeline.engine.decoding.caches import project_memory
 from pipeline.engine.decoding.segments import Span
 from pipeline.engine.decoding.tasks import Decoding
+from pipeline.engine.model.decoder import DecoderLayer
 from pipeline.engine.model.layers import attend
 from pipeline.engine.model.snapshot import Snapshot
 from pipeline.engine.model.whisper import Model
@@ -107,7 +108,9 @@ class Aligner:
         _, num_positions = _places(text)
         asked = []
         for layer, queries in text.queries.items():
-            keys, _ = self._model.decoder.layers[layer].project_memory(text.hidden[None])
+            decoder_layer = self._model.decoder.layers[layer]
+            assert isinstance(decoder_layer, DecoderLayer)
+            keys, _ = decoder_layer.project_memory(text.hidden[None])
             own = keys[0, self.heads[layer], :num_positions]
             asked.append(queries.float() @ own.float().transpose(1, 2))
         return match(torch.cat(asked), median_width=self._median_width)
