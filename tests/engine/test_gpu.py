@@ -68,7 +68,7 @@ def test_float32_says_what_a_cpu_says(kitchen):
 
 
 def test_what_a_graph_notes_times_a_text_as_a_pass_on_a_cpu_does(kitchen):
-    """Word times take the pass, segments what the decoder asked in steps that are graphs from the third on."""
+    """Where words are asked for a pass says it, else what the decoder asked in steps that are graphs."""
     windows = [kitchen, kitchen[:80_000], kitchen[60_000:]]
     noted = transcribed(windows, device="cuda", dtype="float32", timestamps="alignment")
     passed = transcribed(windows, device="cpu", dtype="float32", timestamps="alignment", word_timestamps=True)
