@@ -150,6 +150,8 @@ class ShardReader:
             taken = take(self._decoder, source, streams=self.options.streams, channels=self.options.channels)
             num_channels = self._num_channels(taken)
             found = [self._stretch(one, row, room_s, num_channels) for one in taken]
+            if rest := next((stretch.rest for stretch in found if stretch.rest), None):
+                found = [self._until(rest[0]["offset_s"], *one) for one in zip(taken, found, strict=True)]
             return [
                 replace(stretch, taken=one, whole=stretch.whole and len(found) == 1)
                 for one, stretch in zip(taken, found, strict=True)
@@ -171,6 +173,13 @@ class ShardReader:
         if room_s is not None:
             raise DoesNotFit
         return self._first_of_several(taken, row, audio, start_s, limit_s)
+
+    def _until(self, nominal_s: float, taken: TakenStream, stretch: DecodedRow) -> DecodedRow:
+        """A stream that fitted beside one that goes on in later rows: they begin at its own cut."""
+        if stretch.rest:
+            return stretch
+        end_s = self._cut_near(taken.cut_by, nominal_s)
+        return replace(stretch, audio=stretch.audio.first(max(0.0, end_s - stretch.start_s)))
 
     def _num_channels(self, taken: Sequence[TakenStream]) -> int:
         """How many channels come out. Raises `RecordingError` where they are too many to keep apart."""

@@ -92,6 +92,17 @@ def test_all_streams_are_rows_whose_channels_are_numbered_on(tmp_path):
     assert likeness(samples[2], voices[2]) > 0.99
 
 
+def test_a_stream_that_ends_near_the_cut_of_another_is_told_once(tmp_path):
+    """Its later part begins at its own cut, a few seconds before its end."""
+    spoken = np.tile(np.concatenate([vowels(10, seed=seed) for seed in range(3)]), 8)
+    container(tmp_path / "a.mkv", np.zeros(400 * RATE), spoken)
+    found = read_all(plan_of(tmp_path), shard_hours=0.03, voice_activity=False, streams="all")
+    lengths = {key[1:]: recording["duration_s"] for key, (recording, _) in found.items()}
+    assert lengths[0, 1] + lengths[1, 1] == pytest.approx(240, abs=0.1)
+    assert lengths[1, 1] > 5
+    assert lengths[0, 0] + lengths[1, 0] == pytest.approx(400, abs=0.1)
+
+
 @pytest.mark.parametrize("streams", ["first", "all"])
 def test_parts_of_a_recording_are_of_the_same_streams(tmp_path, streams):
     spoken = np.tile(np.concatenate([vowels(10, seed=seed) for seed in range(3)]), 10)
