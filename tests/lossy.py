@@ -23,6 +23,8 @@ class LossyEngine:
 
     model_name: str = "lossy"
     device: str = "cpu"
+    batch_size: int = 1
+    peak_memory_bytes: int = 0
     conditions_on_text: bool = False
     loss: float = 1.0
 
