@@ -24,7 +24,8 @@ from pipeline.output.files import (
     overflow_name,
     parquet_bytes,
     parquet_table,
-    read_table,
+    read_ahead,
+    table_of_file,
     transcripts_name,
 )
 from pipeline.output.store import Store
@@ -73,11 +74,12 @@ def read_marker(store: Store, shard_id: int, stamp: RunStamp) -> pa.Table:
 def committed(store: Store, fingerprint: str, plan_hash: str) -> pa.Table:
     """All markers of an output as one `METRICS` table, by shard. Raises `ForeignMarker`."""
     markers = []
-    for name in store.names(METRICS_FOLDER):
-        if re.fullmatch(METRICS_FOLDER + r"/shard-\d{6}\.parquet", name):
-            marker = read_table(store, name, METRICS)
-            _check_marker(marker, name, fingerprint, plan_hash)
-            markers.append(marker)
+    pattern = re.compile(METRICS_FOLDER + r"/shard-\d{6,}\.parquet")
+    names = [name for name in store.names(METRICS_FOLDER) if pattern.fullmatch(name)]
+    for name, content in read_ahead(store, names):
+        marker = table_of_file(store, name, content, METRICS)
+        _check_marker(marker, name, fingerprint, plan_hash)
+        markers.append(marker)
     return pa.concat_tables(markers) if markers else METRICS.empty_table()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +17,7 @@ from pipeline.schema import PLAN, TRANSCRIPTS
 
 JOB = "_job.json"
 COPIES_NAME = "copies.parquet"
+READERS = 16  # requests to a bucket at once: each takes far longer than what is made of its answer
 PLAN_FOLDER, TRANSCRIPTS_FOLDER, METRICS_FOLDER, RUNS_FOLDER = "plan", "transcripts", "metrics", "runs"
 
 
@@ -70,19 +73,36 @@ def parquet_table(content: bytes, schema: pa.Schema) -> pa.Table:
     return table.select(schema.names).cast(schema)
 
 
-def read_table(store: Store, name: str, schema: pa.Schema) -> pa.Table:
+def read_ahead(store: Store, names: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
+    """Files by name with their content, None for one that is not there; in order, several at once."""
+    waiting: deque[Future[bytes | None]] = deque()
+    with ThreadPoolExecutor(min(READERS, len(names)) or 1) as pool:
+        ahead = iter(names)
+        for name in names:
+            while len(waiting) < 2 * READERS and (next_name := next(ahead, None)) is not None:
+                waiting.append(pool.submit(store.read, next_name))
+            yield name, waiting.popleft().result()
+
+
+def table_of_file(store: Store, name: str, content: bytes | None, schema: pa.Schema) -> pa.Table:
     """A Parquet file of an output as `schema`. Raises `OutputFailed` for one that is missing or torn."""
     try:
-        return parquet_table(store.read(name) or b"", schema)
+        return parquet_table(content or b"", schema)
     except pa.ArrowException as error:
         raise OutputFailed(f"{store.root}/{name}: cannot be read: {one_line(error)}") from error
 
 
-def read_overflow(store: Store, shard_ids: Iterable[int]) -> pa.Table:
-    """The plan rows that did not fit into these committed shards, in the order of the shards."""
-    contents = (store.read(overflow_name(shard_id)) for shard_id in sorted(shard_ids))
-    tables = [parquet_table(content, PLAN) for content in contents if content is not None]
-    return pa.concat_tables(tables) if tables else PLAN.empty_table()
+def read_table(store: Store, name: str, schema: pa.Schema) -> pa.Table:
+    """What `table_of_file` makes of a file that is still to be read."""
+    return table_of_file(store, name, store.read(name), schema)
+
+
+def read_overflow(store: Store, shard_ids: Iterable[int]) -> dict[int, pa.Table]:
+    """The plan rows that did not fit into these committed shards, by shard; those that have any."""
+    there = set(store.names(PLAN_FOLDER))
+    names = {overflow_name(shard_id): shard_id for shard_id in sorted(shard_ids)}
+    found = read_ahead(store, [name for name in names if name in there])
+    return {names[name]: parquet_table(content, PLAN) for name, content in found if content is not None}
 
 
 def plan_name(number: int) -> str:
@@ -102,9 +122,9 @@ def read_transcripts(
     Raises `OutputError` if there is no output.
     """
     store = existing_store(output)
-    for name in store.names(TRANSCRIPTS_FOLDER):
+    for name, content in read_ahead(store, store.names(TRANSCRIPTS_FOLDER)):
         try:
-            rows = read_table(store, name, schema).to_pylist()
+            rows = table_of_file(store, name, content, schema).to_pylist()
         except OutputFailed as error:
             if unreadable is None:
                 raise

@@ -19,6 +19,8 @@ from pipeline.output.store import Store
 from pipeline.planning import overflow_plan
 from pipeline.schema import PLAN, SHARD_PLAN, TRANSCRIPTS, table_of
 
+KEYS = pa.schema([TRANSCRIPTS.field(name) for name in ("recording_id", "part")])
+
 
 class IncompleteOutput(UnfinishedError):
     """Planned rows are missing from committed shards; the message names one."""
@@ -70,11 +72,12 @@ class OutputState:
         if content is not None:
             return files.parquet_table(content, PLAN)
         shards = set(tables[-1].column("shard_id").to_pylist())
-        overflow = files.read_overflow(self.store, shards) if shards <= done else PLAN.empty_table()
-        if not overflow.num_rows:
+        overflow = files.read_overflow(self.store, shards) if shards <= done else {}
+        if not overflow:
             return None
         first = 1 + max(max(table.column("shard_id").to_pylist()) for table in tables)
-        plan = overflow_plan(overflow.to_pylist(), first_shard_id=first, shard_hours=self._shard_hours)
+        moved = pa.concat_tables(overflow.values()).to_pylist()
+        plan = overflow_plan(moved, first_shard_id=first, shard_hours=self._shard_hours)
         self.store.publish(plan_name(len(tables)), files.parquet_bytes(plan))
         return plan
 
@@ -204,7 +207,7 @@ class OutputState:
     def _reopen(self, marker: dict[str, Any]) -> None:
         shard_id = marker["shard_id"]
         rows = self.transcripts(shard_id).to_pylist()
-        overflow = files.read_overflow(self.store, [shard_id]).to_pylist()
+        overflow = files.read_overflow(self.store, [shard_id]).get(shard_id, PLAN.empty_table()).to_pylist()
         measures = marker
         for plan_row in self.rows(shard_id).to_pylist():
             key = (plan_row["recording_id"], plan_row["part"])
@@ -221,26 +224,31 @@ class OutputState:
 
     def transcripts(self, shard_id: int) -> pa.Table:
         """The committed rows of one shard."""
-        content = self.store.read(files.transcripts_name(shard_id))
-        if content is None:
-            raise IncompleteOutput(
-                f"{files.transcripts_name(shard_id)}: is missing, but its metrics file is there"
-            )
-        return files.parquet_table(content, TRANSCRIPTS)
+        name = files.transcripts_name(shard_id)
+        return _rows_of(name, self.store.read(name), TRANSCRIPTS)
 
     def check_rows(self) -> None:
         """Compare plan and output by id. Raises `IncompleteOutput` naming a row that is missing."""
-        for shard_id, rows in self._rows_by_shard():
-            moved = files.read_overflow(self.store, [shard_id])
-            missing = _keys(rows) - _keys(self.transcripts(shard_id)) - _keys(moved)
+        planned = dict(self._rows_by_shard())
+        moved = files.read_overflow(self.store, planned)
+        found = files.read_ahead(self.store, list(map(files.transcripts_name, planned)))
+        for (shard_id, rows), (name, content) in zip(planned.items(), found, strict=True):
+            missing = _keys(rows) - _keys(_rows_of(name, content, KEYS))
+            if missing and shard_id in moved:
+                missing -= _keys(moved[shard_id])
             for recording_id, part in sorted(missing):
-                raise IncompleteOutput(
-                    f"{files.transcripts_name(shard_id)}: has no row of {recording_id}, part {part}"
-                )
+                raise IncompleteOutput(f"{name}: has no row of {recording_id}, part {part}")
+
+
+def _rows_of(name: str, content: bytes | None, schema: pa.Schema) -> pa.Table:
+    """The rows of the transcripts of a committed shard. Raises `IncompleteOutput`."""
+    if content is None:
+        raise IncompleteOutput(f"{name}: is missing, but its metrics file is there")
+    return files.parquet_table(content, schema)
 
 
 def _keys(table: pa.Table) -> set[tuple[str, int]]:
-    columns = (table.column(name).to_pylist() for name in ("recording_id", "part"))
+    columns = (table.column(name).to_pylist() for name in KEYS.names)
     return set(zip(*columns, strict=True))
 
 

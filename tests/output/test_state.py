@@ -230,7 +230,7 @@ def test_what_had_no_room_beside_its_neighbours_is_not_lost_when_it_has_room_alo
     commit_row(store, transcribed(1, ["c.wav"]))
     ledger.commit_pieces({}, "fake")
     ledger.reload()
-    assert files.read_overflow(store, [0]).to_pylist() == [ROWS[1]]
+    assert files.read_overflow(store, [0])[0].to_pylist() == [ROWS[1]]
     assert ids(ledger.units()) == [(2, 1, ("b.wav",))]
 
 
@@ -257,4 +257,4 @@ def test_any_crash_point_of_a_commit_loses_and_doubles_nothing(store, ledger, mo
     ledger.reload()
     assert ledger.done() == {0}
     assert [found["recording_id"] for found in ledger.transcripts(0).to_pylist()] == ["a.wav", "b.wav"]
-    assert files.read_overflow(store, [0]).num_rows == 1
+    assert files.read_overflow(store, [0])[0].num_rows == 1
