@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import UnfinishedError
 from pipeline.metrics import wer
@@ -31,6 +33,9 @@ from pipeline.output.files import (
 from pipeline.output.store import Store
 from pipeline.schema import METRICS, PLAN, TRANSCRIPTS, table_of
 
+MARKER = re.compile(METRICS_FOLDER + r"/shard-(?P<shard>\d{6,})\.parquet")
+NO_MARKERS = METRICS.empty_table()
+MARKERS_TOGETHER = 256  # a table of one row takes a hundred times its content
 SCORING = {b"normaliser": wer.NORMALISER.encode()}
 
 
@@ -71,16 +76,22 @@ def read_marker(store: Store, shard_id: int, stamp: RunStamp) -> pa.Table:
     return marker
 
 
-def committed(store: Store, fingerprint: str, plan_hash: str) -> pa.Table:
-    """All markers of an output as one `METRICS` table, by shard. Raises `ForeignMarker`."""
-    markers = []
-    pattern = re.compile(METRICS_FOLDER + r"/shard-\d{6,}\.parquet")
-    names = [name for name in store.names(METRICS_FOLDER) if pattern.fullmatch(name)]
-    for name, content in read_ahead(store, names):
-        marker = table_of_file(store, name, content, METRICS)
-        _check_marker(marker, name, fingerprint, plan_hash)
-        markers.append(marker)
-    return pa.concat_tables(markers) if markers else METRICS.empty_table()
+def committed(store: Store, fingerprint: str, plan_hash: str, *, known: pa.Table = NO_MARKERS) -> pa.Table:
+    """All markers of an output as one `METRICS` table, by shard. Raises `ForeignMarker`.
+
+    known: what an earlier call gave, which is not read again where its markers are still there.
+    """
+    found = (MARKER.fullmatch(name) for name in store.names(METRICS_FOLDER))
+    names = {int(one["shard"]): one[0] for one in found if one}
+    there = known.filter(pc.is_in(known.column("shard_id"), pa.array(names, pa.int32())))
+    new = sorted(names.keys() - set(there.column("shard_id").to_pylist()))
+    contents, tables = read_ahead(store, [names[shard] for shard in new]), [there]
+    while some := list(islice(contents, MARKERS_TOGETHER)):
+        markers = [table_of_file(store, name, content, METRICS) for name, content in some]
+        for marker, (name, _) in zip(markers, some, strict=True):
+            _check_marker(marker, name, fingerprint, plan_hash)
+        tables.append(pa.concat_tables(markers).combine_chunks())
+    return pa.concat_tables(tables).combine_chunks().sort_by("shard_id")
 
 
 def _check_marker(marker: pa.Table, name: str, fingerprint: str, plan_hash: str) -> None:

@@ -68,7 +68,7 @@ def parquet_table(content: bytes, schema: pa.Schema) -> pa.Table:
     there = set(file.schema_arrow.names)
     table = file.read([name for name in schema.names if name in there], use_threads=False)
     for field in schema:
-        if field.nullable and field.name not in table.column_names:
+        if field.nullable and field.name not in there:
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     return table.select(schema.names).cast(schema)
 

@@ -17,7 +17,7 @@ from pipeline.output import attempts, commit, files
 from pipeline.output.files import plan_name
 from pipeline.output.store import Store
 from pipeline.planning import overflow_plan
-from pipeline.schema import PLAN, SHARD_PLAN, TRANSCRIPTS, table_of
+from pipeline.schema import METRICS, PLAN, SHARD_PLAN, TRANSCRIPTS, table_of
 
 KEYS = pa.schema([TRANSCRIPTS.field(name) for name in ("recording_id", "part")])
 
@@ -52,11 +52,14 @@ class OutputState:
         self.store = store
         self.stamp = stamp
         self._shard_hours = shard_hours
+        self.markers = METRICS.empty_table()
         self.reload()
 
     def reload(self) -> None:
-        """Read plan and markers again, and plan the overflow of a round that is whole."""
-        self.markers = commit.committed(self.store, self.stamp.fingerprint, self.stamp.plan_hash)
+        """Read the plan again and new markers, and plan the overflow of a round that is whole."""
+        self.markers = commit.committed(
+            self.store, self.stamp.fingerprint, self.stamp.plan_hash, known=self.markers
+        )
         done = self.done()
         tables: list[pa.Table] = []
         while True:

@@ -105,10 +105,10 @@ def test_an_empty_text_is_believed_where_the_model_or_the_sound_says_so(
 
 
 @pytest.mark.parametrize(("level", "of_halves"), [
-    (Level(layer=1, sparsity=0.5, thin_ends=True), Level()),
+    (Level(layer=1, sparsity=0.5, thin_ends=True), Level(layer=1, thin_ends=True)),
     (Level(layer=1, sparsity=0.5), Level(layer=1, sparsity=0.5)),
 ])  # fmt: skip
-def test_halves_are_dense_where_the_job_looks_after_its_loss(level, of_halves):
+def test_halves_lose_but_their_ends_where_the_job_looks_after_its_loss(level, of_halves):
     asked = []
 
     class Noting(FakeEngine):

@@ -95,6 +95,34 @@ def test_a_marker_of_other_options_is_refused(store, done):
         commit.committed(store, "other", "p")
 
 
+def test_known_markers_are_not_read_again_and_go_with_their_files(store, done, monkeypatch):
+    def commit_as(shard_id):
+        commit.commit_shard(store, done | {"shard_id": shard_id, "attempt": 1, "overflow": []}, STAMP)
+
+    shards = (1_000_000, 7, 12, 300)
+    for shard_id in shards:
+        commit_as(shard_id)
+    first = commit.committed(store, "f", "p")
+    assert first.column("shard_id").to_pylist() == sorted(shards)
+    store.delete(files.metrics_name(12))
+    commit_as(13)
+    read, names = LocalStore.read, []
+    monkeypatch.setattr(LocalStore, "read", lambda self, name: names.append(name) or read(self, name))
+    second = commit.committed(store, "f", "p", known=first)
+    assert second.column("shard_id").to_pylist() == [7, 13, 300, 1_000_000]
+    assert names == [files.metrics_name(13)]
+
+
+def test_files_that_are_read_ahead_come_in_order_and_may_be_missing(store):
+    names = [f"metrics/{number}" for number in range(100)]
+    for number, name in enumerate(names):
+        if number % 3:
+            store.publish(name, b"%d" % number)
+    found = list(files.read_ahead(store, names))
+    assert found == [(name, b"%d" % n if n % 3 else None) for n, name in enumerate(names)]
+    assert list(files.read_ahead(store, [])) == []
+
+
 def test_the_same_rows_give_the_same_bytes(done):
     table = table_of(TRANSCRIPTS, done["transcripts"])
     assert files.parquet_bytes(table) == files.parquet_bytes(table_of(TRANSCRIPTS, done["transcripts"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from pipeline.engine.options import DEFAULT_LAYER, DEFAULT_SELECTOR, MAX_SPARSITY, SELECTORS
@@ -49,8 +49,8 @@ class Level:
 
     @property
     def of_halves(self) -> Level:
-        """The level of a window cut in two: of an adaptive job dense, to leave no speech out twice."""
-        return Level() if self.thin_ends else self
+        """The level of a window cut in two: of an adaptive job all positions but those of its ends."""
+        return replace(self, sparsity=0.0) if self.thin_ends else self
 
     def size_of(self, num_left: int, num_positions: int) -> int:
         """How many of the positions that thinning left are kept.
