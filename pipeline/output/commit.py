@@ -34,7 +34,6 @@ from pipeline.output.store import Store
 from pipeline.schema import METRICS, PLAN, TRANSCRIPTS, table_of
 
 MARKER = re.compile(METRICS_FOLDER + r"/shard-(?P<shard>\d{6,})\.parquet")
-NO_MARKERS = METRICS.empty_table()
 MARKERS_TOGETHER = 256  # a table of one row takes a hundred times its content
 SCORING = {b"normaliser": wer.NORMALISER.encode()}
 
@@ -76,14 +75,15 @@ def read_marker(store: Store, shard_id: int, stamp: RunStamp) -> pa.Table:
     return marker
 
 
-def committed(store: Store, fingerprint: str, plan_hash: str, *, known: pa.Table = NO_MARKERS) -> pa.Table:
+def committed(store: Store, fingerprint: str, plan_hash: str, *, known: pa.Table | None = None) -> pa.Table:
     """All markers of an output as one `METRICS` table, by shard. Raises `ForeignMarker`.
 
     known: what an earlier call gave, which is not read again where its markers are still there.
     """
     found = (MARKER.fullmatch(name) for name in store.names(METRICS_FOLDER))
     names = {int(one["shard"]): one[0] for one in found if one}
-    there = known.filter(pc.is_in(known.column("shard_id"), pa.array(names, pa.int32())))
+    known = METRICS.empty_table() if known is None else known
+    there = known.filter(pc.is_in(known.column("shard_id"), pa.array(list(names), pa.int32())))
     new = sorted(names.keys() - set(there.column("shard_id").to_pylist()))
     contents, tables = read_ahead(store, [names[shard] for shard in new]), [there]
     while some := list(islice(contents, MARKERS_TOGETHER)):

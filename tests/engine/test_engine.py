@@ -132,7 +132,7 @@ def test_a_window_that_fails_in_a_language_that_is_a_guess_is_decoded_in_its_own
     other = next(code for code in engine.languages if code != own.language)
     verdicts = iter([False, True, True])
     monkeypatch.setattr(
-        quality_gates, "judge", lambda *_: quality_gates.Verdict(is_silent=False, passed=next(verdicts))
+        quality_gates, "judge", lambda *_, **__: quality_gates.Verdict(is_silent=False, passed=next(verdicts))
     )
     (asked,) = engine.transcribe([window], languages=[other], are_guesses=True)
     assert (asked.language, asked.fallback) == (own.language, "language")
@@ -147,7 +147,7 @@ def test_an_english_only_model_says_en_without_a_probability(model_folder):
 
 def test_the_time_of_the_alignment_is_not_that_of_a_retry(model_folder, monkeypatch):
     monkeypatch.setattr(
-        quality_gates, "judge", lambda *_: quality_gates.Verdict(is_silent=False, passed=True)
+        quality_gates, "judge", lambda *_, **__: quality_gates.Verdict(is_silent=False, passed=True)
     )
     options = EngineOptions(max_new_tokens=20, word_timestamps=True)
     (result,) = Engine.load(model_folder(MINI), options=options).transcribe([make_speechlike(5.0, 1)])
@@ -157,7 +157,7 @@ def test_the_time_of_the_alignment_is_not_that_of_a_retry(model_folder, monkeypa
 
 def test_the_time_of_listening_for_a_repetition_is_not_that_of_a_retry(model_folder, monkeypatch):
     verdict = quality_gates.Verdict(is_silent=False, passed=False, repeats=True)
-    monkeypatch.setattr(quality_gates, "judge", lambda *_: verdict)
+    monkeypatch.setattr(quality_gates, "judge", lambda *_, **__: verdict)
     monkeypatch.setattr(listening, "is_said_again", lambda *_: True)
     engine = Engine.load(model_folder(MINI), options=EngineOptions(max_new_tokens=20))
     (result,) = engine.transcribe([make_speechlike(5.0, 1)])
@@ -179,7 +179,7 @@ def test_shares_of_the_device_time_add_up_to_the_busy_time(model_folder):
 
 def test_sparse_windows_say_how_many_positions_were_kept(model_folder, monkeypatch):
     monkeypatch.setattr(
-        quality_gates, "judge", lambda *_: quality_gates.Verdict(is_silent=False, passed=True)
+        quality_gates, "judge", lambda *_, **__: quality_gates.Verdict(is_silent=False, passed=True)
     )
     options = EngineOptions(max_new_tokens=8, sparsity=0.5, sparsify_layer=1)
     result = Engine.load(model_folder(MINI), options=options).transcribe([make_speechlike(9.0, 1)])[0]
@@ -192,7 +192,7 @@ def test_a_sparse_window_that_fails_is_dense_in_the_end(model_folder, monkeypatc
     monkeypatch.setattr(
         quality_gates,
         "judge",
-        lambda d, *_: quality_gates.Verdict(is_silent=False, passed=verdicts[d.num_positions]),
+        lambda d, *_, **__: quality_gates.Verdict(is_silent=False, passed=verdicts[d.num_positions]),
     )
     window = make_speechlike(9.0, 1)
     dense_options = EngineOptions(max_new_tokens=8)
