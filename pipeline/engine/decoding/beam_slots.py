@@ -17,7 +17,7 @@ from pipeline.engine.decoding.caches import SlotCaches
 from pipeline.engine.decoding.first_step import (
     likeliest_languages,
     no_speech_probs,
-    pad_prompts,
+    read_prompts,
     uniform_draws,
 )
 from pipeline.engine.decoding.graphs import PLAIN_KEY_STEP, padded_keys, step_graphs
@@ -172,9 +172,7 @@ class BeamSlots:
 
     def start(self, slots: Tensor, tasks: Sequence[Task]) -> list[Decoding]:
         """Decodes the first token of the windows in loaded slots; returns those that finished with it."""
-        prompts, lengths = pad_prompts(tasks, self._end, slots.device)
-        places = torch.arange(prompts.shape[1], device=slots.device).expand_as(prompts)
-        out = self._decoder(prompts, places, self._caches.prefill(slots))
+        out, lengths = read_prompts(self._model, self._caches, slots, tasks)
         silences = no_speech_probs(self._model, out, [task.start for task in tasks])
         for number, task, silence in zip(slots.tolist(), tasks, silences, strict=True):
             self._slots[number] = Hypotheses(

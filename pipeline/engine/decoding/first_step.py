@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.engine.decoding.caches import Prefill
+from pipeline.engine.decoding.caches import Prefill, SlotCaches
 from pipeline.engine.decoding.tasks import Task
 from pipeline.engine.model.whisper import Model
 
@@ -21,6 +21,26 @@ def pad_prompts(tasks: Sequence[Task], padding: int, device: torch.device) -> tu
     rows = [[*task.prompt, *[padding] * (longest - len(task.prompt))] for task in tasks]
     lengths = [len(task.prompt) for task in tasks]
     return torch.tensor(rows, device=device), torch.tensor(lengths, device=device)
+
+
+def read_prompts(
+    model: Model, caches: SlotCaches, rows: Tensor, tasks: Sequence[Task]
+) -> tuple[Tensor, Tensor]:
+    """Hidden states of loaded slots' prompts, [windows, longest, dim], and their lengths, int64 [windows].
+
+    On a CPU those of one length together: sums over more tokens, zeros though they are, differ in their last
+    bits, and a window's text must not depend on its company.
+    """
+    prompts, lengths = pad_prompts(tasks, model.vocabulary.end, rows.device)
+    places = torch.arange(prompts.shape[1], device=rows.device).expand_as(prompts)
+    if rows.is_cuda:
+        return model.decoder(prompts, places, caches.prefill(rows)), lengths
+    out = torch.zeros(*prompts.shape, model.shape.dim, dtype=model.torch_dtype)
+    for length in set(lengths.tolist()):
+        (same,) = (lengths == length).nonzero(as_tuple=True)
+        cache = caches.prefill(rows[same])
+        out[same, :length] = model.decoder(prompts[same, :length], places[same, :length], cache)
+    return out, lengths
 
 
 def uniform_draws(tasks: Sequence[Task], num_tokens: int) -> Tensor:

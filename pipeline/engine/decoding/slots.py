@@ -15,7 +15,7 @@ from pipeline.engine.decoding.caches import NO_HEADS, Heads, SlotCaches
 from pipeline.engine.decoding.first_step import (
     likeliest_languages,
     no_speech_probs,
-    pad_prompts,
+    read_prompts,
     uniform_draws,
 )
 from pipeline.engine.decoding.graphs import (
@@ -103,9 +103,7 @@ class Slots:
 
     def start(self, rows: Tensor, tasks: Sequence[Task]) -> list[Decoding]:
         """Decodes the first token of the windows in loaded slots; returns those that finished with it."""
-        prompts, lengths = pad_prompts(tasks, self._vocabulary.end, rows.device)
-        places = torch.arange(prompts.shape[1], device=rows.device).expand_as(prompts)
-        out = self._decoder(prompts, places, self._caches.prefill(rows))
+        out, lengths = read_prompts(self._model, self._caches, rows, tasks)
         silences = no_speech_probs(self._model, out, [task.start for task in tasks])
         for number, task, silence in zip(rows.tolist(), tasks, silences, strict=True):
             self._slots[number] = Decoding(

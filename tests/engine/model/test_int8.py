@@ -152,6 +152,18 @@ def test_what_a_slot_computes_does_not_depend_on_how_long_its_neighbours_are():
     hidden = torch.cat([model.encoder(model.features([window])) for window in windows])
     prompt = tuple(model.vocabulary.start_sequence("en", "transcribe", timestamps=False))
 
+    def asked_with(*previous):
+        """The last window, beside others with so many tokens before them, all started together."""
+        slots = Slots(model, rules, size=3, num_positions=hidden.shape[1], heads=heads)
+        tasks = [
+            Task(index=n, prompt=(*range(300, 300 + num), *prompt), start=num, max_new_tokens=60)
+            for n, num in enumerate((*previous, 0))
+        ]
+        done = slots.start(slots.load(hidden[-len(tasks) :]), tasks)
+        while slots.live:
+            done += slots.step()
+        return next(one for one in done if one.task.start == 0)
+
     def first_window(size, steps_before):
         """Decoded when as many others have had so many steps."""
         slots = Slots(model, rules, size=size, num_positions=hidden.shape[1], heads=heads)
@@ -168,4 +180,7 @@ def test_what_a_slot_computes_does_not_depend_on_how_long_its_neighbours_are():
     alone, beside = first_window(1, []), first_window(4, [5, 9])
     assert len(alone.tokens) > 10
     assert alone.tokens == beside.tokens
+    assert all(torch.equal(asked, beside.queries[layer]) for layer, asked in alone.queries.items())
+    alone, beside = asked_with(), asked_with(21, 9)
+    assert len(alone.tokens) > 10
     assert all(torch.equal(asked, beside.queries[layer]) for layer, asked in alone.queries.items())
