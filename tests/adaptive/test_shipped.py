@@ -97,4 +97,4 @@ def test_a_model_is_found_by_its_name_or_its_weights_and_any_other_is_not(tmp_pa
 @needs_weights
 def test_the_real_weights_are_found_in_any_folder_and_form(name, kept_as):
     found = shipped.shipped_policy(resolve(WEIGHTS / f"{name}{kept_as}"))
-    assert (found.model, found.start) == (f"openai/{name}", 3)
+    assert (found.model, found.start) == (f"openai/{name}", {"whisper-base": 3, "whisper-tiny.en": 2}[name])
