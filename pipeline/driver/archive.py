@@ -113,8 +113,8 @@ class _Ledger:
     @classmethod
     def read(cls, store: Store, retry_failed: bool) -> _Ledger:
         ledger = cls(done=set(), known=set(), by_content={}, sizes=set(), ends=set())
-        for name in store.names("ledger"):
-            for row in files.read_table(store, name, ARCHIVE_LEDGER).to_pylist():
+        for table in files.read_tables(store, store.names("ledger"), ARCHIVE_LEDGER):
+            for row in table.to_pylist():
                 ledger.known.add(row["recording_id"])
                 if row["status"] == "ok" or not (retry_failed or _is_passing(row)):
                     ledger.done.add((row["recording_id"], row["member"], row["identity"]))

@@ -124,9 +124,9 @@ def _each(request: DatasetRequest, names: Sequence[str]) -> Iterator[Counter[str
 def _counted(store: Store) -> Counter[str]:
     """What all shards took and left so far, from the files alone."""
     counts = Counter[str]()
-    for name in store.names("segments"):
+    for table in files.read_tables(store, store.names("segments"), SEGMENTS):
         clips = set()
-        for row in files.read_table(store, name, SEGMENTS).to_pylist():
+        for row in table.to_pylist():
             counts["taken" if row["reason"] is None else f"left: {row['reason']}"] += 1
             clips.add(row["clip"])
         counts["clips"] += len(clips - {None})

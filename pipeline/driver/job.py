@@ -259,7 +259,7 @@ def _work_off(
 def _finish(state: OutputState) -> dict[str, Any]:
     from pipeline.results import report, report_html
 
-    facts = read_output(str(state.store.root))
+    facts = read_output(str(state.store.root), known=state.markers)
     totals = job_totals(facts, wall_s=total_wall_s(state.store))
     page = report_html.render_report(report.make_report([facts]), datetime.now(UTC))
     state.store.replace(PAGE, page.encode())

@@ -26,8 +26,7 @@ from pipeline.output.files import (
     overflow_name,
     parquet_bytes,
     parquet_table,
-    read_ahead,
-    table_of_file,
+    read_tables,
     transcripts_name,
 )
 from pipeline.output.store import Store
@@ -85,12 +84,12 @@ def committed(store: Store, fingerprint: str, plan_hash: str, *, known: pa.Table
     known = METRICS.empty_table() if known is None else known
     there = known.filter(pc.is_in(known.column("shard_id"), pa.array(list(names), pa.int32())))
     new = sorted(names.keys() - set(there.column("shard_id").to_pylist()))
-    contents, tables = read_ahead(store, [names[shard] for shard in new]), [there]
-    while some := list(islice(contents, MARKERS_TOGETHER)):
-        markers = [table_of_file(store, name, content, METRICS) for name, content in some]
-        for marker, (name, _) in zip(markers, some, strict=True):
+    unread = [names[shard] for shard in new]
+    found_new, tables = zip(unread, read_tables(store, unread, METRICS), strict=True), [there]
+    while some := list(islice(found_new, MARKERS_TOGETHER)):
+        for name, marker in some:
             _check_marker(marker, name, fingerprint, plan_hash)
-        tables.append(pa.concat_tables(markers).combine_chunks())
+        tables.append(pa.concat_tables(marker for _, marker in some).combine_chunks())
     return pa.concat_tables(tables).combine_chunks().sort_by("shard_id")
 
 

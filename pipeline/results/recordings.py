@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.engine.languages import join_texts
 from pipeline.output.copies import read_copies
-from pipeline.output.files import PLAN_FOLDER, existing_store, read_table, read_transcripts
+from pipeline.output.files import PLAN_FOLDER, existing_store, read_tables, read_transcripts
 from pipeline.output.store import Store
 from pipeline.results.faults import Faults
 from pipeline.schema import PLAN, TRANSCRIPTS
@@ -73,8 +73,8 @@ def read_planned(output: str) -> PlannedRecordings:
     store = existing_store(output)
     parts: defaultdict[str, set[int]] = defaultdict(set)
     members: dict[str, str] = {}
-    for name in store.names(PLAN_FOLDER):
-        for row in read_table(store, name, PLANNED).to_pylist():
+    for table in read_tables(store, store.names(PLAN_FOLDER), PLANNED):
+        for row in table.to_pylist():
             parts[row["recording_id"]].add(row["part"])
             if row["member"] is not None:
                 members[row["recording_id"]] = row["member"]
@@ -90,8 +90,8 @@ def read_plan_rows(output: str) -> dict[str, dict[str, Any]]:
     store = existing_store(output)
     rows = {
         row["recording_id"]: row
-        for name in store.names(PLAN_FOLDER)
-        for row in read_table(store, name, PLAN).to_pylist()
+        for table in read_tables(store, store.names(PLAN_FOLDER), PLAN)
+        for row in table.to_pylist()
         if row["part"] == 0
     }
     return rows | {copy["recording_id"]: rows[copy["same_as"]] | copy for copy in _copies_of(store, rows)}

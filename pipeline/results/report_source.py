@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.adaptive.summary import summarise_policy
 from pipeline.metrics import cost, wer
 from pipeline.output import commit
@@ -96,17 +98,22 @@ def run_name(output: str, run_id: str) -> str:
 
 
 def read_output(
-    path: str, usd_per_gpu_hour: float | None = None, faults: Faults | None = None
+    path: str,
+    usd_per_gpu_hour: float | None = None,
+    faults: Faults | None = None,
+    *,
+    known: pa.Table | None = None,
 ) -> OutputFacts:
     """Read an output, finished or not.
 
     `usd_per_gpu_hour` is the price to count with; None: the one its own shards were counted with. What cannot
-    be read or scored is one of the `faults`. Raises `OutputError` if there is no output, and `ForeignMarker`.
+    be read or scored is one of the `faults`. `known` are markers that were read already. Raises `OutputError`
+    if there is no output, and `ForeignMarker`.
     """
     faults = faults or Faults()
     store = existing_store(path)
     job = json.loads(store.read(JOB) or b"{}")
-    markers = commit.committed(store, job["fingerprint"], job["plan_hash"]).to_pylist()
+    markers = commit.committed(store, job["fingerprint"], job["plan_hash"], known=known).to_pylist()
     price = usd_per_gpu_hour if usd_per_gpu_hour is not None else _price(markers)
     for marker in markers:
         marker["output"] = path

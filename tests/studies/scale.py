@@ -143,7 +143,7 @@ def main(out: Path, recordings: int, per_shard: int, latency_ms: float) -> None:
         with phase("check every row"):
             state.check_rows()
         with phase("report"):
-            facts = report_source.read_output(str(out))
+            facts = report_source.read_output(str(out), known=state.markers)
             totals.write_totals(store, totals.job_totals(facts, wall_s=1.0))
             report_html.render_report(report.make_report([facts]), datetime.now(UTC))
 
