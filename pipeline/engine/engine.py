@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from pipeline.engine.transcript import window_result
 # A job with whisper-base in int8: 16 take 0.94 of the CPU time of 8; 32 take 0.90, and twice the memory.
 CPU_BATCHES = (8, 16)
 CPU_CACHE_BYTES = 1 << 30  # that 16 may take
+MAX_AUTO_LANES = 4  # they share one interpreter
 MAX_AUTO_BATCH = 64  # an H200 gained 12 % from 64 to 256 with large-v3, where all windows were there at once
 AUTO_MEMORY_SHARE = 0.6
 
@@ -58,7 +60,15 @@ class Engine:
         self._aligner = Aligner(model, snapshot, of_words=options.word_timestamps) if needs_times else None
         # A word's probability takes another pass, which listens by itself.
         heads = self._aligner.heads if self._aligner and not options.word_timestamps else NO_HEADS
-        self._passes = Passes(model, options, batch_size=self.batch_size, heads=heads)
+        num_lanes, threads = _lanes(options, model.device)
+        self._passes = Passes(
+            model,
+            options,
+            batch_size=self.batch_size,
+            num_lanes=num_lanes,
+            threads=threads,
+            heads=heads,
+        )
         self._listening = Listening(model, self._aligner, self._passes)
         self.model_name, self.revision = snapshot.name, snapshot.revision
         self.device = _device_name(model.device)
@@ -201,10 +211,18 @@ class Engine:
         spoken = [n for n, one in enumerate(settled) if one.tokens and not one.is_silent]
         if aligner is None or not spoken:
             return [None] * len(works)
-        texts = [Spoken.of(settled[n].decoding, settled[n].tokens, len(works[n].samples)) for n in spoken]
-        found: list[TokenTimes] = []
-        self._passes.run_errand([works[n] for n in spoken], lambda: found.extend(aligner.align(texts)))
-        times = dict(zip(spoken, found, strict=True))
+        times: dict[int, TokenTimes] = {}
+
+        def align(numbers: Sequence[int]) -> None:
+            found = [settled[n] for n in numbers]
+            texts = [
+                Spoken.of(one.decoding, one.tokens, len(works[n].samples))
+                for n, one in zip(numbers, found, strict=True)
+            ]
+            times.update(zip(numbers, aligner.align(texts), strict=True))
+
+        parts = [spoken[lane :: self._passes.num_lanes] for lane in range(self._passes.num_lanes)]
+        self._passes.run_errands([([works[n] for n in part], partial(align, part)) for part in parts if part])
         return [times.get(n) for n in range(len(works))]
 
     def _levels(self, levels: Level | Sequence[Level | None] | None, num_windows: int) -> list[Level | None]:
@@ -286,6 +304,15 @@ def _batch_size(options: EngineOptions, model: Model) -> int:
     activations = 16 * shape.source_positions * shape.dim * size  # a layer's qkv, MLP and copies of the input
     free, _ = torch.cuda.mem_get_info(model.device)
     return max(1, min(MAX_AUTO_BATCH, int(AUTO_MEMORY_SHARE * free / (caches + activations))))
+
+
+def _lanes(options: EngineOptions, device: torch.device) -> tuple[int, int | None]:
+    """How many lanes the device has, and the threads of each on a CPU (None: a GPU)."""
+    if device.type == "cuda":
+        return 1, None
+    threads = torch.get_num_threads()
+    lanes = min(MAX_AUTO_LANES, threads) if options.lanes == "auto" else options.lanes
+    return lanes, max(1, threads // lanes)
 
 
 def _device_name(device: torch.device) -> str:

@@ -68,7 +68,10 @@ class EngineOptions:
         model's, or `int8` with a scale for each head and position, half as much to read. Meant for GPUs,
         where a kernel reads them; elsewhere they are widened first, which saves memory and costs time.
     max_new_tokens: most tokens per window; None is what generation config and decoder positions allow.
-    batch_size: windows decoded side by side; `auto` sizes it from the device.
+    batch_size: windows decoded side by side in a lane; `auto` sizes it from the device.
+    lanes: batches that are worked on beside each other, each with its share of torch's threads; `auto` is one
+        for each thread up to four on a CPU, and one on a GPU, where there may be no more. One window alone is
+        done sooner with one lane, many are done sooner with several.
 
     Raises WrongValue, a ValueError that names the field and what it may be.
     """
@@ -88,6 +91,7 @@ class EngineOptions:
     memory_dtype: MemoryDtype = "same"
     max_new_tokens: int | None = None
     batch_size: int | Literal["auto"] = "auto"
+    lanes: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         require(self.task in TASKS, "task", self.task, " or ".join(TASKS))
@@ -99,10 +103,11 @@ class EngineOptions:
         types = get_args(MemoryDtype)
         require(self.memory_dtype in types, "memory_dtype", self.memory_dtype, " or ".join(types))
         check_beams(self.beam_size, self.patience, self.length_penalty)
-        limit, size = self.max_new_tokens, self.batch_size
+        limit = self.max_new_tokens
         require(limit is None or limit >= 1, "max_new_tokens", limit, "None or 1 or more")
-        fits = size == "auto" or (isinstance(size, int) and size >= 1)
-        require(fits, "batch_size", size, "'auto' or 1 or more")
+        for name, number in (("batch_size", self.batch_size), ("lanes", self.lanes)):
+            fits = number == "auto" or (isinstance(number, int) and number >= 1)
+            require(fits, name, number, "'auto' or 1 or more")
 
 
 def check_beams(beam_size: int, patience: float | None, length_penalty: float | None) -> None:

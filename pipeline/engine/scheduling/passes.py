@@ -26,14 +26,29 @@ class Passes:
     """Decodes windows, those of all threads together. heads: those whose queries stay (see `Decoding`)."""
 
     def __init__(
-        self, model: Model, options: EngineOptions, *, batch_size: int, heads: Heads = NO_HEADS
+        self,
+        model: Model,
+        options: EngineOptions,
+        *,
+        batch_size: int,
+        num_lanes: int = 1,
+        threads: int | None = None,
+        heads: Heads = NO_HEADS,
     ) -> None:
         self._model, self._options, self._heads = model, options, heads
         self._has_times = options.timestamps == "tokens"
         self._rules = Rules(model.vocabulary, model.device, timestamps=self._has_times)
         self._previous = self.encode_prompt(options.initial_prompt or (options.hotwords and "")) or ()
         self._encoding = WindowEncoder(model)
-        self._scheduler = Scheduler(self._encoding, self._new_slots, self._start, batch_size=batch_size)
+        self.num_lanes = num_lanes
+        self._scheduler = Scheduler(
+            self._encoding,
+            self._new_slots,
+            self._start,
+            batch_size=batch_size,
+            num_lanes=num_lanes,
+            threads=threads,
+        )
 
     def encode_prompt(self, prompt: str | None) -> tuple[int, ...] | None:
         """The tokens of what was said before a window, at most half the decoder's context; None for None."""
@@ -50,7 +65,11 @@ class Passes:
 
     def run_errand(self, works: Sequence[Work], errand: Callable[[], None]) -> None:
         """Runs something else on the device, between its passes; `works` pay for its time."""
-        self._scheduler.run_errand(works, errand)
+        self._scheduler.run_errands([(works, errand)])
+
+    def run_errands(self, errands: Sequence[tuple[Sequence[Work], Callable[[], None]]]) -> None:
+        """Runs other things on the device, between its passes; the works of each pay for its time."""
+        self._scheduler.run_errands(errands)
 
     def _new_slots(self, number: int, num_positions: int) -> Slots | BeamSlots:
         memory_dtype = self._options.memory_dtype

@@ -39,6 +39,7 @@ class Queues:
 
     def withdraw(self, call: Call) -> None:
         """Forgets what is left of a call that is over; what is in the slots already runs out there."""
+        call.is_withdrawn = True
         if call.num_done == len(call.items) and call.errand is None:
             return
         if call in self.errands:
@@ -47,6 +48,16 @@ class Queues:
             left = [item for item in queue if item.call is not call]
             queue.clear()
             queue.extend(left)
+
+    @property
+    def num_waiting(self) -> int:
+        """How many items wait for slots, of whatever size."""
+        return sum(map(len, self._ready.values()))
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything waits."""
+        return bool(self.errands or self.broken or self.num_waiting)
 
     def take_ready(self, size: int, number: int) -> list[Item]:
         """Takes at most `number` of the items of one size."""

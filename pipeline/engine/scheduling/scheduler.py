@@ -1,53 +1,52 @@
-"""One device for many calls: passes of windows wait in queues, and one thread at a time works through them.
+"""One device for many calls: passes of windows wait in queues, and its lanes work through them side by side.
 
-Every thread that waits for a call may drive the device; one does, until its own call is over, and serves the
-windows of all. So there is no thread of the engine's own that could die or outlive it, and a call that fails
-takes nobody with it: windows that were together when something broke are run again, each alone.
+A GPU has one lane. On a CPU several lanes with a few threads each get more done than one with all of them:
+most of a decoder's step is too small to be shared out among threads.
 
-Windows of one size decode together, the size of the oldest window first, in one set of slots that is
-refilled as windows finish.
+Every thread that waits for a call may drive a lane; it does, until its own call is over, and serves the
+windows of all. A call of several windows brings threads for the other lanes, which end with it. So there is no
+thread of the engine's own that could die or outlive it, and a call that fails takes nobody with it: windows
+that were together when something broke are run again, each alone.
 """
 
 from __future__ import annotations
 
-import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from pipeline.engine.decoding.beam_slots import BeamSlots
-from pipeline.engine.decoding.slots import Slots
+import torch
+
 from pipeline.engine.decoding.tasks import Decoding
 from pipeline.engine.scheduling.encoding import WindowEncoder
-from pipeline.engine.scheduling.queues import Queues
-from pipeline.engine.scheduling.work import Call, Item, Pass, Work, charge
-
-# Slots are refilled when one in four is free: a pass over few new windows costs nearly as much as over many.
-REFILL_SHARE = 4
-# A size is not refilled with windows that arrived this many batches after the oldest of another size.
-PATIENCE = 16
-
-NewSlots = Callable[[int, int], Slots | BeamSlots]  # number of slots, positions
-Start = Callable[[Slots | BeamSlots, list[Item]], list[Decoding]]
+from pipeline.engine.scheduling.lane import Device, Lane, NewSlots, Start
+from pipeline.engine.scheduling.work import Call, Pass, Work
 
 
 class Scheduler:
-    """The device's queue. busy_s: seconds that the device has worked; every one is charged to a window."""
+    """The device's queue. threads: of each lane; None leaves them as they are."""
 
     def __init__(
-        self, encoding: WindowEncoder, new_slots: NewSlots, start: Start, *, batch_size: int
+        self,
+        encoding: WindowEncoder,
+        new_slots: NewSlots,
+        start: Start,
+        *,
+        batch_size: int,
+        num_lanes: int = 1,
+        threads: int | None = None,
     ) -> None:
-        self._encoding, self._new_slots, self._start = encoding, new_slots, start
-        self._batch_size = batch_size
-        self.busy_s = 0.0
-        # Shared by all threads, under `_changed`.
-        self._changed = threading.Condition()
-        self._is_driven = False
-        self._queues = Queues()
-        # The driving thread's own.
-        self._slots: Slots | BeamSlots | None = None
-        self._running: dict[int, Item] = {}
+        self._encoding, self._threads = encoding, threads
+        self._device = Device(
+            encoding=encoding, new_slots=new_slots, start=start, batch_size=batch_size, num_lanes=num_lanes
+        )
+        self._lanes = [Lane(self._device) for _ in range(num_lanes)]
+        self._free = list(self._lanes)  # those that no thread drives, under `changed`
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the device has worked; every one is charged to a window."""
+        return sum(lane.busy_s for lane in self._lanes)
 
     def run(self, works: Sequence[Work], settings: Sequence[Pass]) -> list[Decoding]:
         """Takes every work through its pass; results in the same order. Any number of threads may call.
@@ -57,212 +56,92 @@ class Scheduler:
         positions = [
             self._encoding.positions_of(work, asked) for work, asked in zip(works, settings, strict=True)
         ]
-        with self._changed:
-            call = self._queues.admit(works, settings, positions)
-        self._wait_for(call)
+        with self._device.changed:
+            call = self._device.queues.admit(works, settings, positions)
+            self._device.changed.notify_all()
+        self._wait_for([call], num_parts=len(works))
         return call.outcomes()
 
-    def run_errand(self, works: Sequence[Work], errand: Callable[[], None]) -> None:
-        """Runs something else on the device, between two blocks of its work; `works` pay for its time.
+    def run_errands(self, errands: Sequence[tuple[Sequence[Work], Callable[[], None]]]) -> None:
+        """Runs other things on the device, between blocks of its work; the works of each pay for its time.
 
-        Any number of threads may call. Raises what the errand raises.
+        Any number of threads may call. Raises what an errand raises.
         """
-        call = Call(errand=errand, works=works)
-        with self._changed:
-            self._queues.errands.append(call)
-        self._wait_for(call)
-        call.outcomes()
+        calls = [Call(errand=errand, works=works) for works, errand in errands]
+        with self._device.changed:
+            self._device.queues.errands.extend(calls)
+            self._device.changed.notify_all()
+        self._wait_for(calls, num_parts=len(calls))
+        for call in calls:
+            call.outcomes()
 
-    def _wait_for(self, call: Call) -> None:
+    def _wait_for(self, calls: Sequence[Call], *, num_parts: int) -> None:
+        """Drives lanes, alone or with help, until calls are over. num_parts: what lanes can do at once."""
+        helpers = [
+            threading.Thread(target=self._help, args=(calls,), name="engine-lane")
+            for _ in range(min(len(self._lanes), num_parts) - 1)
+        ]
+        with _threads(self._threads):
+            try:
+                for helper in helpers:
+                    helper.start()
+                self._drive_for(calls)
+            finally:
+                with self._device.changed:
+                    for call in calls:
+                        self._device.queues.withdraw(call)
+                    self._device.changed.notify_all()
+                for helper in helpers:
+                    if helper.ident is not None:
+                        helper.join()
+
+    @torch.inference_mode()
+    def _help(self, calls: Sequence[Call]) -> None:
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        self._drive_for(calls)
+
+    def _drive_for(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            while lane := self._next_lane(call):
+                self._drive(lane, call)
+
+    def _drive(self, lane: Lane, call: Call) -> None:
         try:
-            while self._wait_for_turn(call):
-                try:
-                    self._drive(call)
-                finally:
-                    self._pass_on()
-        finally:
-            with self._changed:
-                self._queues.withdraw(call)
-
-    def _wait_for_turn(self, call: Call) -> bool:
-        """Whether it is this thread's turn to drive; False once its call is over."""
-        with self._changed:
-            self._changed.wait_for(lambda: call.is_over or not self._is_driven)
-            if call.is_over:
-                return False
-            self._is_driven = True
-            return True
-
-    def _pass_on(self) -> None:
-        with self._changed:
-            self._is_driven = False
-            self._changed.notify_all()
-
-    # --- the driver ---------------------------------------------------------------------------------------
-
-    def _drive(self, call: Call) -> None:
-        try:
-            while not call.is_over:
-                self._advance()
+            while not call.is_over and lane.advance():
+                pass
         except BaseException:
-            self._break_up([])
+            lane.break_up()
             raise
-
-    def _advance(self) -> None:
-        """One block of work on the device."""
-        if errand := self._take_errand():
-            self._run_errand(errand)
-        elif broken := self._take_broken():
-            self._guarded([broken], lambda: self._run_alone(broken))
-        elif batch := self._take_batch():
-            self._guarded(batch, lambda: self._fill(batch))
-        else:
-            assert self._running, "a call waits for windows that are in no queue"
-            self._guarded([], self._step)
-
-    def _take_errand(self) -> Call | None:
-        with self._changed:
-            return self._queues.errands.popleft() if self._queues.errands else None
-
-    def _run_errand(self, call: Call) -> None:
-        assert call.errand is not None
-        try:
-            with self._busy(call.works):
-                call.errand()
-        except Exception as error:
-            self._fail(call, error)
-        except BaseException:  # the thread is stopped, which is no fault of the errand
-            with self._changed:
-                self._queues.errands.appendleft(call)
-            raise
-        else:
-            call.errand = None
-            self._announce()
-
-    def _take_broken(self) -> Item | None:
-        with self._changed:
-            return self._queues.broken.popleft() if self._queues.broken and not self._running else None
-
-    def _take_batch(self) -> list[Item]:
-        """Items of one size for the slots."""
-        with self._changed:
-            oldest = self._queues.oldest()
-            if not oldest:
-                return []
-            if not self._running:
-                return self._queues.take_ready(min(oldest, key=oldest.__getitem__), self._batch_size)
-            if oldest.get(self._size, math.inf) > min(oldest.values()) + PATIENCE * self._batch_size:
-                return []
-            number = self._num_wanted(self._queues.num_ready(self._size))
-            return self._queues.take_ready(self._size, number)
-
-    def _num_wanted(self, num_waiting: int) -> int:
-        """How many of the windows that wait for the running slots may join them now.
-
-        Slots that were made for few windows are worth a copy when as many again have come, or a full batch.
-        """
-        assert self._slots is not None
-        size = min(self._batch_size, len(self._running) + num_waiting)
-        if size > self._slots.size and size >= min(2 * self._slots.size, self._batch_size):
-            return size - len(self._running)
-        return self._slots.num_free if self._has_room else 0
-
-    @property
-    def _size(self) -> int:
-        return 0 if self._slots is None else self._slots.num_positions
-
-    @property
-    def _has_room(self) -> bool:
-        slots = self._slots
-        return slots is not None and slots.num_free >= max(1, slots.size // REFILL_SHARE)
-
-    def _make_room(self, number: int, size: int) -> Slots | BeamSlots:
-        """Slots of a size with `number` free ones."""
-        if not self._running and (self._slots is None or (self._slots.size, self._size) != (number, size)):
-            self._slots = None  # the old caches go before the new ones come
-            self._slots = self._new_slots(number, size)
-        assert self._slots is not None
-        if self._slots.num_free < number:
-            self._slots.resize(len(self._running) + number)
-        return self._slots
-
-    def _fill(self, items: list[Item]) -> None:
-        with self._busy([item.work for item in items]):
-            slots = self._make_room(len(items), items[0].size)
-            self._running |= {item.number: item for item in items}
-            finished = self._start(slots, items)
-        self._finish(finished)
-
-    def _step(self) -> None:
-        assert self._slots is not None
-        with self._busy([item.work for item in self._running.values()]):
-            if not self._queues.num_ready(self._size) and 2 * len(self._running) <= self._slots.size:
-                self._slots.resize(len(self._running))
-            self._encoding.prepare(self._upcoming())
-            finished = self._slots.step()
-        self._finish(finished)
-
-    def _upcoming(self) -> list[Item]:
-        """The items whose features will be asked for next."""
-        with self._changed:
-            return self._queues.first(self._size, self._batch_size)
-
-    def _finish(self, finished: Sequence[Decoding]) -> None:
-        for decoding in finished:
-            item = self._running.pop(decoding.task.index)
-            item.call.finish(item, decoding)
-            if item.call.is_over:
-                self._announce()
-
-    def _announce(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
-    @contextmanager
-    def _busy(self, works: Sequence[Work]) -> Iterator[None]:
-        """A block of the device's time, shared out equally: its windows have equally many positions."""
-        started = time.perf_counter()
-        try:
-            yield
         finally:
-            seconds = time.perf_counter() - started
-            self.busy_s += seconds
-            charge(works, seconds)
+            with self._device.changed:
+                self._free.append(lane)
+                self._device.changed.notify_all()
 
-    # --- when something breaks ----------------------------------------------------------------------------
+    def _next_lane(self, call: Call) -> Lane | None:
+        """Waits for a lane that nobody drives and that has something to do; None once a call is over."""
+        with self._device.changed:
+            self._device.changed.wait_for(lambda: call.is_over or self._idle_lane() is not None)
+            lane = None if call.is_over else self._idle_lane()
+            if lane is not None:
+                self._free.remove(lane)
+            return lane
 
-    def _guarded(self, items: list[Item], block: Callable[[], None]) -> None:
-        """Runs a block; if it fails, all that was on the device is broken up."""
-        try:
-            block()
-        except Exception as error:
-            self._break_up(items, error)
-        except BaseException:  # a thread that is stopped leaves its neighbours' windows to the next driver
-            self._break_up(items)
-            raise
+    def _idle_lane(self) -> Lane | None:
+        """A free lane whose driver left windows in it, or any where more work waits."""
+        left = [lane for lane in self._free if not lane.is_empty]
+        return next(iter(left or (self._free if self._device.queues.has_work else ())), None)
 
-    def _break_up(self, items: Sequence[Item], error: Exception | None = None) -> None:
-        """Clears the slots; what ran in them waits to run alone, or fails if it was alone."""
-        touched = list({item.number: item for item in (*items, *self._running.values())}.values())
-        self._slots = None
-        self._running.clear()
-        if len(touched) == 1 and error is not None:
-            self._fail(touched[0].call, error)
-            return
-        with self._changed:
-            for item in touched:
-                if item.call.is_over:
-                    continue
-                item.kept = None
-                self._queues.broken.append(item)
 
-    def _run_alone(self, item: Item) -> None:
-        self._fill([item])
-        while self._running:
-            self._step()
-
-    def _fail(self, call: Call, error: Exception) -> None:
-        call.error = error
-        with self._changed:
-            self._queues.withdraw(call)
-        self._announce()
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """torch with some threads in this thread, and as before after it."""
+    before = torch.get_num_threads()
+    if number is None or number == before:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -84,6 +84,7 @@ class Call:
     """The passes that one thread waits for. error: what became of them, if that was no text.
 
     errand: something else that is to be done on the device, None once it is; `works` pay for its time.
+    is_withdrawn: nobody waits for it any more.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -91,11 +92,12 @@ class Call:
     error: BaseException | None = None
     errand: Callable[[], None] | None = None
     works: Sequence[Work] = ()
+    is_withdrawn: bool = False
 
     @property
     def is_over(self) -> bool:
         is_done = self.num_done == len(self.items) and self.errand is None
-        return self.error is not None or is_done
+        return self.is_withdrawn or self.error is not None or is_done
 
     def finish(self, item: Item, outcome: Decoding) -> None:
         outcome.kept, outcome.hidden = item.kept, item.hidden
