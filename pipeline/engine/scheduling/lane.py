@@ -28,7 +28,7 @@ NewSlots = Callable[[int, int], Slots | BeamSlots]  # number of slots, positions
 Start = Callable[[Slots | BeamSlots, list[Item]], list[Decoding]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Device:
     """What the lanes of a device share. batch_size: the most windows of one lane.
 

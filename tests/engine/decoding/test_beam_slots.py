@@ -102,7 +102,7 @@ def test_one_hypothesis_is_greedy_decoding(engines, monkeypatch):
         model, rules = beam._model, beam._passes._rules
         return BeamSlots(model, rules, size=number, num_positions=num_positions, beams=one)
 
-    monkeypatch.setattr(beam._passes._scheduler, "_new_slots", slots_of_one)
+    monkeypatch.setattr(beam._passes._scheduler._device, "new_slots", slots_of_one)
     assert decode_with_engine(beam, windows, "en") == decode_with_engine(greedy, windows, "en")
 
 
