@@ -116,7 +116,7 @@ class BeamSlots:
         rules: Rules,
         *,
         size: int,
-        num_positions: int,
+        num_positions: int | None,
         beams: Beams,
         memory_dtype: MemoryDtype = "same",
     ) -> None:
@@ -124,14 +124,13 @@ class BeamSlots:
         self._model, self._decoder, self._rules = model, model.decoder, rules
         self._end, self._beams = model.vocabulary.end, beams
         self._caches = SlotCaches(
-            model.shape,
+            model,
             size,
             num_positions,
             width=beams.size,
             memory_dtype=memory_dtype,
-            device=device,
-            dtype=model.torch_dtype,
         )
+        self.num_positions = num_positions
         rows = size * beams.size
         self._tokens = torch.zeros(rows, dtype=torch.long, device=device)
         self._positions = torch.zeros(rows, dtype=torch.long, device=device)
@@ -146,9 +145,6 @@ class BeamSlots:
     def size(self) -> int:
         return len(self._slots)
 
-    @property
-    def num_positions(self) -> int:
-        return self._caches.num_positions
 
     @property
     def live(self) -> list[Hypotheses]:
@@ -159,11 +155,11 @@ class BeamSlots:
     def num_free(self) -> int:
         return self._slots.count(None)
 
-    def load(self, hidden: Tensor) -> Tensor:
-        """Writes encoder outputs [windows, num_positions, dim] into free slots; returns their numbers."""
+    def load(self, hidden: Sequence[Tensor]) -> Tensor:
+        """Writes encoder outputs, [positions, dim] each, into free slots; returns their numbers."""
         free = [number for number, slot in enumerate(self._slots) if slot is None][: len(hidden)]
         slots = torch.tensor(free, device=self._tokens.device)
-        self._caches.write_memory(slots, self._decoder, hidden)
+        self._caches.memory.write(slots, self._decoder, hidden)
         return slots
 
     def detect_languages(self, slots: Tensor) -> list[tuple[str, float]]:
@@ -176,7 +172,7 @@ class BeamSlots:
         silences = no_speech_probs(self._model, out, [task.start for task in tasks])
         for number, task, silence in zip(slots.tolist(), tasks, silences, strict=True):
             self._slots[number] = Hypotheses(
-                task=task, beams=self._beams, no_speech_prob=silence, num_positions=self.num_positions
+                task=task, beams=self._beams, no_speech_prob=silence, num_positions=self._caches.memory.num_positions(number)
             )
         self._temperature[slots] = torch.tensor([task.temperature for task in tasks], device=slots.device)
         self._draws[slots] = uniform_draws(tasks, self._draws.shape[1]).to(slots.device)
@@ -286,5 +282,8 @@ class BeamSlots:
             if slot is not None:
                 slot.take(candidates, self._end)
         finished = [slot.best() for slot in self.live if slot.is_finished]
+        for number, slot in enumerate(self._slots):
+            if slot is not None and slot.is_finished:
+                self._caches.memory.free(number)
         self._slots = [None if slot is None or slot.is_finished else slot for slot in self._slots]
         return finished

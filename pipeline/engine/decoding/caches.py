@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.decoding.memory import allocate
+from pipeline.engine.decoding.slot_memory import EqualMemory, MixedMemory, SlotMemory
 from pipeline.engine.model.decoder import Decoder, DecoderLayer
 from pipeline.engine.model.kernels import has_kernel, is_block
 from pipeline.engine.model.layers import attend
-from pipeline.engine.model.shape import Shape
+from pipeline.engine.model.whisper import Model
 from pipeline.engine.options import MemoryDtype
 
 KERNEL = "pipeline.engine.decoding.past_attention"
@@ -23,6 +24,7 @@ NO_HEADS: Heads = {}
 class SlotCaches:
     """Per layer: past [slots * width, heads, tokens, head_dim], and the memory of the slots.
 
+    num_positions: those of every slot; None: each window has its own number, on a CPU.
     width: rows of tokens in every slot, side by side, which share its memory.
     heads: by layer those whose queries of the memory are kept, for who asks later when each token was said.
     queries: by layer what they asked, [slots, tokens, heads, head_dim].
@@ -30,25 +32,29 @@ class SlotCaches:
 
     def __init__(
         self,
-        shape: Shape,
+        model: Model,
         size: int,
-        num_positions: int,
+        num_positions: int | None,
         *,
         width: int = 1,
         memory_dtype: MemoryDtype = "same",
         heads: Heads = NO_HEADS,
-        device: torch.device,
-        dtype: torch.dtype,
     ) -> None:
+        shape, device, dtype = model.shape, model.device, model.torch_dtype
         block = (size * width, shape.decoder_heads, shape.target_positions, shape.decoder_head_dim)
         self.past_k, self.past_v = (
             [torch.zeros(block, device=device, dtype=dtype) for _ in range(shape.decoder_layers)]
             for _ in range(2)
         )
-        self.memory = [
-            allocate(shape, size, num_positions, dtype=memory_dtype, device=device, torch_dtype=dtype)
-            for _ in range(shape.decoder_layers)
-        ]
+        self.memory: SlotMemory
+        if num_positions is None:
+            self.memory = MixedMemory(shape, size, kind=memory_dtype, dtype=model.memory_dtype)
+        else:
+            layers = [
+                allocate(shape, size, num_positions, dtype=memory_dtype, device=device, torch_dtype=dtype)
+                for _ in range(shape.decoder_layers)
+            ]
+            self.memory = EqualMemory(layers=layers)
         self.width = width
         self.heads = {layer: torch.tensor(some, device=device) for layer, some in heads.items()}
         self.queries = {
@@ -59,20 +65,10 @@ class SlotCaches:
         }
 
     @property
-    def num_positions(self) -> int:
-        return self.memory[0].num_positions
-
-    @property
     def has_kernel(self) -> bool:
         """Whether a step attends to earlier tokens by the kernel, which knows where each row ends."""
         past = self.past_k[0]
         return is_block(past.shape[-1]) and has_kernel(KERNEL, past.device)
-
-    def write_memory(self, rows: Tensor, decoder: Decoder, hidden: Tensor) -> None:
-        """Projects encoder outputs [rows, num_positions, dim] into the slots' rows, once per window."""
-        for layer, memory in zip(decoder.layers, self.memory, strict=True):
-            assert isinstance(layer, DecoderLayer)
-            memory.write(rows, *layer.project_memory(hidden))
 
     def select(self, rows: Tensor) -> SlotCaches:
         """A copy with some slots only."""
@@ -81,7 +77,7 @@ class SlotCaches:
         chosen.queries = {layer: queries[rows] for layer, queries in self.queries.items()}
         of_past = self._rows(rows).flatten()
         chosen.past_k, chosen.past_v = ([t[of_past] for t in past] for past in (self.past_k, self.past_v))
-        chosen.memory = [memory.select(rows) for memory in self.memory]
+        chosen.memory = self.memory.select(rows)
         return chosen
 
     def reorder(self, rows: Tensor, num_keys: int) -> None:
@@ -137,7 +133,7 @@ class Prefill:
     def attend_memory(self, layer: int, q: Tensor) -> Tensor:
         if (heads := self.caches.heads.get(layer)) is not None:
             self.caches.queries[layer][self.rows, : q.shape[2]] = q[:, heads].transpose(1, 2)
-        return self.caches.memory[layer].attend(q, self.rows)
+        return self.caches.memory.attend(layer, q, self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,13 +157,13 @@ class Step:
         return attend(q, keys[:, :, : self.num_keys], values[:, :, : self.num_keys], mask=self.mask)
 
     def attend_memory(self, layer: int, q: Tensor) -> Tensor:
-        memory, width = self.caches.memory[layer], self.caches.width
+        memory, width = self.caches.memory, self.caches.width
         if (heads := self.caches.heads.get(layer)) is not None:
             self.caches.queries[layer][self.slots, self.positions] = q[:, heads, 0]
         if width == 1:
-            return memory.attend(q)
+            return memory.attend(layer, q)
         together = q.view(-1, width, *q.shape[1:]).squeeze(3).transpose(1, 2)
-        return memory.attend(together).transpose(1, 2).reshape(q.shape)
+        return memory.attend(layer, together).transpose(1, 2).reshape(q.shape)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Nothing of it is shared by the windows of a batch, so on a GPU reading it is wha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.model.kernels import has_kernel, is_block
-from pipeline.engine.model.layers import attend
+from pipeline.engine.model.layers import FEW_QUERIES, attend
 from pipeline.engine.model.shape import Shape
 from pipeline.engine.options import MemoryDtype
 
@@ -45,6 +45,10 @@ class Memory(Protocol):
         """A copy with some slots only."""
         ...
 
+    def part(self, start: int, stop: int) -> Memory:
+        """A view of slots side by side."""
+        ...
+
 
 def allocate(
     shape: Shape,
@@ -67,7 +71,7 @@ def allocate(
 
 @dataclass(frozen=True, kw_only=True)
 class PlainMemory:
-    """In the model's own type: [slots, heads, positions, head_dim] each."""
+    """In one of torch's types: [slots, heads, positions, head_dim] each."""
 
     keys: Tensor
     values: Tensor
@@ -81,20 +85,16 @@ class PlainMemory:
         _write_rows(self.values, rows, values)
 
     def attend(self, q: Tensor, rows: Tensor | None = None) -> Tensor:
-        if rows is None or len(rows) == len(self.keys):
-            return attend(q, self.keys, self.values)
-        if q.is_cuda:
-            return attend(q, self.keys[rows], self.values[rows])
-        slots = [slice(row, row + 1) for row in rows.tolist()]
-        return torch.cat(
-            [
-                attend(one[None], self.keys[slot], self.values[slot])
-                for one, slot in zip(q, slots, strict=True)
-            ]
-        )
+        keys, values = (self.keys, self.values) if rows is None else (self.keys[rows], self.values[rows])
+        if q.shape[2] > FEW_QUERIES:
+            return attend(q, keys.to(q.dtype), values.to(q.dtype))
+        return attend(q.to(keys.dtype), keys, values).to(q.dtype)
 
     def select(self, rows: Tensor) -> PlainMemory:
         return PlainMemory(keys=self.keys[rows], values=self.values[rows])
+
+    def part(self, start: int, stop: int) -> PlainMemory:
+        return PlainMemory(keys=self.keys[start:stop], values=self.values[start:stop])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +128,10 @@ class Int8Memory:
             return self._attend_widened(q, slots)
         return torch.cat([self._attend_widened(*one) for one in zip(q.split(1), slots.split(1), strict=True)])
 
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     @cached_property
     def _all_slots(self) -> Tensor:
         return torch.arange(len(self.keys), device=self.keys.device)
@@ -140,12 +144,10 @@ class Int8Memory:
         return weights.to(q.dtype) @ values
 
     def select(self, rows: Tensor) -> Int8Memory:
-        return Int8Memory(
-            keys=self.keys[rows],
-            values=self.values[rows],
-            key_scales=self.key_scales[rows],
-            value_scales=self.value_scales[rows],
-        )
+        return Int8Memory(**{name: tensor[rows] for name, tensor in self._tensors.items()})
+
+    def part(self, start: int, stop: int) -> Int8Memory:
+        return Int8Memory(**{name: tensor[start:stop] for name, tensor in self._tensors.items()})
 
 
 def bytes_of_number(dtype: MemoryDtype, itemsize: int, head_dim: int) -> float:

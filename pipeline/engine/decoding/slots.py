@@ -32,7 +32,7 @@ from pipeline.engine.options import MemoryDtype
 
 
 class Slots:
-    """`size` windows decoding side by side over encoder outputs of `num_positions` positions.
+    """`size` windows decoding side by side over encoder outputs of `num_positions` positions, None: of any.
 
     heads: those whose queries are kept (see `Decoding`).
     """
@@ -43,7 +43,7 @@ class Slots:
         rules: Rules,
         *,
         size: int,
-        num_positions: int,
+        num_positions: int | None,
         memory_dtype: MemoryDtype = "same",
         heads: Heads = NO_HEADS,
     ) -> None:
@@ -51,14 +51,13 @@ class Slots:
         self._model, self._decoder, self._rules = model, model.decoder, rules
         self._vocabulary = model.vocabulary
         self._caches = SlotCaches(
-            model.shape,
+            model,
             size,
             num_positions,
             memory_dtype=memory_dtype,
             heads=heads,
-            device=device,
-            dtype=model.torch_dtype,
         )
+        self.num_positions = num_positions
         self._tokens = torch.zeros(size, dtype=torch.long, device=device)
         self._positions = torch.zeros(size, dtype=torch.long, device=device)
         self._temperature = torch.zeros(size, device=device)
@@ -72,9 +71,6 @@ class Slots:
     def size(self) -> int:
         return len(self._slots)
 
-    @property
-    def num_positions(self) -> int:
-        return self._caches.num_positions
 
     @property
     def live(self) -> list[Decoding]:
@@ -90,11 +86,11 @@ class Slots:
     def num_free(self) -> int:
         return self._slots.count(None)
 
-    def load(self, hidden: Tensor) -> Tensor:
-        """Writes encoder outputs [windows, num_positions, dim] into free slots; returns their numbers."""
+    def load(self, hidden: Sequence[Tensor]) -> Tensor:
+        """Writes encoder outputs, [positions, dim] each, into free slots; returns their numbers."""
         free = [number for number, slot in enumerate(self._slots) if slot is None][: len(hidden)]
         rows = torch.tensor(free, device=self._tokens.device)
-        self._caches.write_memory(rows, self._decoder, hidden)
+        self._caches.memory.write(rows, self._decoder, hidden)
         return rows
 
     def detect_languages(self, rows: Tensor) -> list[tuple[str, float]]:
@@ -107,7 +103,7 @@ class Slots:
         silences = no_speech_probs(self._model, out, [task.start for task in tasks])
         for number, task, silence in zip(rows.tolist(), tasks, silences, strict=True):
             self._slots[number] = Decoding(
-                task=task, no_speech_prob=silence, num_positions=self._caches.num_positions
+                task=task, no_speech_prob=silence, num_positions=self._caches.memory.num_positions(number)
             )
         self._positions[rows] = lengths
         self._temperature[rows] = torch.tensor([task.temperature for task in tasks], device=rows.device)
@@ -199,6 +195,7 @@ class Slots:
         for number, slot in enumerate(self._slots):
             if slot is not None and slot.is_finished:
                 slot.queries = self._caches.queries_of(number, len(slot.task.prompt) - 1, slot.length)
+                self._caches.memory.free(number)
                 finished.append(slot)
         self._slots = [None if slot is None or slot.is_finished else slot for slot in self._slots]
         return finished

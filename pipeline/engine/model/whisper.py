@@ -9,7 +9,7 @@ import torch
 from pipeline.engine.model import packed
 from pipeline.engine.model.decoder import Decoder
 from pipeline.engine.model.encoder import Encoder
-from pipeline.engine.model.int8 import quantise_encoder, quantise_linears
+from pipeline.engine.model.int8 import attention_dtype, quantise_encoder, quantise_linears
 from pipeline.engine.model.layers import Weights
 from pipeline.engine.model.log_mel import Features, LogMel
 from pipeline.engine.model.shape import Shape
@@ -37,6 +37,11 @@ class Model:
     @property
     def torch_dtype(self) -> torch.dtype:
         return TORCH_DTYPES[self.dtype]
+
+    @property
+    def memory_dtype(self) -> torch.dtype:
+        """Of the keys and values that cross-attention reads on a CPU."""
+        return attention_dtype() if self.dtype == "int8" else self.torch_dtype
 
 
 def load_model(snapshot: Snapshot, *, device: torch.device, dtype: str) -> Model:

@@ -35,12 +35,12 @@ class WindowEncoder:
         left = thinned_positions(work.samples, total) if level.thin_ends else None
         return left, level.size_of(total if left is None else len(left), total)
 
-    def encode(self, items: Sequence[Item]) -> Tensor:
-        """Encoder outputs of items of one size: [items, size, dim]."""
+    def encode(self, items: Sequence[Item]) -> list[Tensor]:
+        """The encoder's output of each item, [size, dim]."""
         rows: dict[int, Tensor] = {}
         for group in self._grouped(items, _way):
             rows |= {item.number: row for item, row in zip(group, self._encode_group(group), strict=True)}
-        return torch.stack([rows[item.number] for item in items])
+        return [rows[item.number] for item in items]
 
     def _encode_group(self, items: Sequence[Item]) -> Tensor:
         settings = items[0].settings

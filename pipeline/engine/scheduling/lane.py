@@ -1,6 +1,6 @@
 """One lane of the device: a set of slots, refilled as windows finish, driven by one thread at a time.
 
-Windows of one size decode together, the size of the oldest window first.
+On a CPU windows of all sizes decode together; on a GPU those of one size, that of the oldest window first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REFILL_SHARE = 4
 # A size is not refilled with windows that arrived this many batches after the oldest of another size.
 PATIENCE = 16
 
-NewSlots = Callable[[int, int], Slots | BeamSlots]  # number of slots, positions
+NewSlots = Callable[[int, int | None], Slots | BeamSlots]  # number of slots, positions
 Start = Callable[[Slots | BeamSlots, list[Item]], list[Decoding]]
 
 
@@ -40,7 +40,7 @@ class Device:
     start: Start
     batch_size: int
     num_lanes: int
-    queues: Queues = field(default_factory=Queues)
+    queues: Queues
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def announce(self) -> None:
@@ -134,15 +134,15 @@ class Lane:
         return self._slots.num_free if self._has_room else 0
 
     @property
-    def _size(self) -> int:
-        return 0 if self._slots is None else self._slots.num_positions
+    def _size(self) -> int | None:
+        return None if self._slots is None else self._slots.num_positions
 
     @property
     def _has_room(self) -> bool:
         slots = self._slots
         return slots is not None and slots.num_free >= max(1, slots.size // REFILL_SHARE)
 
-    def _make_room(self, number: int, size: int) -> Slots | BeamSlots:
+    def _make_room(self, number: int, size: int | None) -> Slots | BeamSlots:
         """Slots of a size with `number` free ones."""
         if not self._running and (self._slots is None or (self._slots.size, self._size) != (number, size)):
             self._slots = None  # the old caches go before the new ones come
@@ -154,7 +154,7 @@ class Lane:
 
     def _fill(self, items: list[Item]) -> None:
         with self._busy([item.work for item in items]):
-            slots = self._make_room(len(items), items[0].size)
+            slots = self._make_room(len(items), items[0].slot_size)
             self._running |= {item.number: item for item in items}
             finished = self._device.start(slots, items)
         self._finish(finished)

@@ -48,6 +48,7 @@ class Passes:
             batch_size=batch_size,
             num_lanes=num_lanes,
             threads=threads,
+            are_mixed=model.device.type == "cpu",
         )
 
     def encode_prompt(self, prompt: str | None) -> tuple[int, ...] | None:
@@ -71,7 +72,7 @@ class Passes:
         """Runs other things on the device, between its passes; the works of each pay for its time."""
         self._scheduler.run_errands(errands)
 
-    def _new_slots(self, number: int, num_positions: int) -> Slots | BeamSlots:
+    def _new_slots(self, number: int, num_positions: int | None) -> Slots | BeamSlots:
         memory_dtype = self._options.memory_dtype
         if self._options.beam_size == 1:
             return Slots(

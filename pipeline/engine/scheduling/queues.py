@@ -12,15 +12,17 @@ from pipeline.engine.scheduling.work import Call, Item, Pass, Work
 
 
 class Queues:
-    """Items that wait for slots, by size, and what goes before them.
+    """Items that wait for slots, by the size of these, and what goes before them.
 
+    are_mixed: slots take items of any size, so that they wait in one queue.
     broken: items that were together when something broke; each runs alone. errands: see `Call`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, are_mixed: bool) -> None:
+        self._are_mixed = are_mixed
         self.broken: deque[Item] = deque()
         self.errands: deque[Call] = deque()
-        self._ready: dict[int, deque[Item]] = {}
+        self._ready: dict[int | None, deque[Item]] = {}
         self._num_items = 0
 
     def admit(
@@ -30,11 +32,17 @@ class Queues:
         call = Call()
         for work, asked, (left, size) in zip(works, settings, positions, strict=True):
             item = Item(
-                number=self._num_items, call=call, work=work, settings=asked, positions=left, size=size
+                number=self._num_items,
+                call=call,
+                work=work,
+                settings=asked,
+                positions=left,
+                size=size,
+                slot_size=None if self._are_mixed else size,
             )
             self._num_items += 1
             call.items.append(item)
-            self._ready.setdefault(size, deque()).append(item)
+            self._ready.setdefault(item.slot_size, deque()).append(item)
         return call
 
     def withdraw(self, call: Call) -> None:
@@ -59,18 +67,18 @@ class Queues:
         """Whether anything waits."""
         return bool(self.errands or self.broken or self.num_waiting)
 
-    def take_ready(self, size: int, number: int) -> list[Item]:
-        """Takes at most `number` of the items of one size."""
+    def take_ready(self, size: int | None, number: int) -> list[Item]:
+        """Takes at most `number` of the items for slots of one size."""
         return [self._ready[size].popleft() for _ in range(min(number, self.num_ready(size)))]
 
-    def first(self, size: int, number: int) -> list[Item]:
+    def first(self, size: int | None, number: int) -> list[Item]:
         """The first items that wait for slots of one size, at most `number`."""
         return list(islice(self._ready.get(size, ()), number))
 
-    def num_ready(self, size: int) -> int:
+    def num_ready(self, size: int | None) -> int:
         """How many items of one size wait for slots."""
         return len(self._ready.get(size, ()))
 
-    def oldest(self) -> dict[int, int]:
+    def oldest(self) -> dict[int | None, int]:
         """For each size that has items, the number of the oldest."""
         return {size: queue[0].number for size, queue in self._ready.items() if queue}

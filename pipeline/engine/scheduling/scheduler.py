@@ -20,11 +20,15 @@ import torch
 from pipeline.engine.decoding.tasks import Decoding
 from pipeline.engine.scheduling.encoding import WindowEncoder
 from pipeline.engine.scheduling.lane import Device, Lane, NewSlots, Start
+from pipeline.engine.scheduling.queues import Queues
 from pipeline.engine.scheduling.work import Call, Pass, Work
 
 
 class Scheduler:
-    """The device's queue. threads: of each lane; None leaves them as they are."""
+    """The device's queue.
+
+    threads: of each lane; None leaves them as they are. are_mixed: slots take windows of any size.
+    """
 
     def __init__(
         self,
@@ -35,10 +39,16 @@ class Scheduler:
         batch_size: int,
         num_lanes: int = 1,
         threads: int | None = None,
+        are_mixed: bool = False,
     ) -> None:
         self._encoding, self._threads = encoding, threads
         self._device = Device(
-            encoding=encoding, new_slots=new_slots, start=start, batch_size=batch_size, num_lanes=num_lanes
+            encoding=encoding,
+            new_slots=new_slots,
+            start=start,
+            batch_size=batch_size,
+            num_lanes=num_lanes,
+            queues=Queues(are_mixed=are_mixed),
         )
         self._lanes = [Lane(self._device) for _ in range(num_lanes)]
         self._free = list(self._lanes)  # those that no thread drives, under `changed`
