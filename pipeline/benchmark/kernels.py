@@ -49,7 +49,7 @@ class Operations:
         prompt = tuple(model.vocabulary.start_sequence("en", "transcribe", timestamps=False))
         most = model.shape.target_positions - len(prompt)
         tasks = [Task(index=i, prompt=prompt, start=0, max_new_tokens=most) for i in range(batch_size)]
-        self._slots.start(self._slots.load(self.encode()), tasks)
+        self._slots.start(self._slots.load(self.encode().unbind(0)), tasks)
 
     def encode(self) -> torch.Tensor:
         """The batch through the encoder, dense."""

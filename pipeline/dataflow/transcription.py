@@ -16,7 +16,7 @@ from pipeline.adaptive.shadow import Shadow, ShardLevel, cast_shadow
 from pipeline.longform.coverage import doubt_of
 from pipeline.longform.languages import SURE, speech_by_language
 from pipeline.longform.placed import PlacedResult, PlacedWindow, placed_windows, text_of
-from pipeline.longform.transcribe import Transcriber, transcribe_recordings
+from pipeline.longform.transcribe import Transcriber, transcribe_windows
 from pipeline.metrics import cost
 from pipeline.metrics.shard import sparsity as sparsity_of
 from pipeline.schema import SHARD_RESULT, TRANSCRIPTS, table_of
@@ -44,7 +44,7 @@ def transcribe_shard(
     recordings = row["recordings"].as_py()
     windows = placed_windows(row)
     level = None if sparsity is None else sparsity.level
-    results = transcribe_recordings(windows, recordings, engine, language, level)
+    results = transcribe_windows(windows, recordings, engine, language, level)
     shadow, shadow_s = Shadow(), 0.0
     if sparsity is not None:
         shadow, shadow_s = cast_shadow(windows, results, recordings, engine, sparsity)

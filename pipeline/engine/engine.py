@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from pipeline.engine.audio import SAMPLE_RATE
+from pipeline.engine.capacity import batch_size, lanes
 from pipeline.engine.decoding import quality_gates
 from pipeline.engine.decoding.caches import NO_HEADS
 from pipeline.engine.decoding.echoes import echoes_prompt
-from pipeline.engine.decoding.memory import bytes_of_number
 from pipeline.engine.decoding.tasks import Decoding
 from pipeline.engine.model.snapshot import Snapshot, resolve
 from pipeline.engine.model.weights import pick_device, pick_dtype
@@ -31,13 +31,6 @@ from pipeline.engine.sparsify.sound import is_audible, sounding_samples
 from pipeline.engine.timing.alignment import Aligner, Spoken, TokenTimes
 from pipeline.engine.transcript import window_result
 
-# A job with whisper-base in int8: 16 take 0.94 of the CPU time of 8; 32 take 0.90, and twice the memory.
-CPU_BATCHES = (8, 16)
-CPU_CACHE_BYTES = 1 << 30  # that 16 may take
-MAX_AUTO_LANES = 4  # they share one interpreter
-MAX_AUTO_BATCH = 64  # an H200 gained 12 % from 64 to 256 with large-v3, where all windows were there at once
-AUTO_MEMORY_SHARE = 0.6
-
 
 class Engine:
     """One Whisper model on one device, under one set of options.
@@ -45,14 +38,15 @@ class Engine:
     model_name, revision: what was loaded; of a folder the revision is a digest of its content.
     device: `cpu`, or `cuda:` and the card's name. dtype: `float32`, `bfloat16`, `float16` or `int8`.
     languages: codes the model knows, `("en",)` for an English-only model. batch_size: windows decoded side by
-    side.
+    side in a lane (see `EngineOptions.lanes`).
     conditions_on_text: windows are to be given what was said before them.
     """
 
     def __init__(self, model: Model, snapshot: Snapshot, options: EngineOptions) -> None:
         _check_fits(options, model)
         self._model, self._options = model, options
-        self.batch_size = _batch_size(options, model)
+        num_lanes, threads = lanes(options, model.device)
+        self.batch_size = batch_size(options, model, num_lanes)
         self._level = Level(
             layer=options.sparsify_layer, selector=options.selector, sparsity=options.sparsity
         )
@@ -60,7 +54,6 @@ class Engine:
         self._aligner = Aligner(model, snapshot, of_words=options.word_timestamps) if needs_times else None
         # A word's probability takes another pass, which listens by itself.
         heads = self._aligner.heads if self._aligner and not options.word_timestamps else NO_HEADS
-        num_lanes, threads = _lanes(options, model.device)
         self._passes = Passes(
             model,
             options,
@@ -288,31 +281,6 @@ def _check_fits(options: EngineOptions, model: Model) -> None:
         languages=model.vocabulary.language_codes,
         tasks=model.vocabulary.task_names,
     )
-
-
-def _batch_size(options: EngineOptions, model: Model) -> int:
-    """The number of slots; for `auto` on a GPU as many windows as fit into its free memory."""
-    if options.batch_size != "auto":
-        return options.batch_size
-    shape, size = model.shape, model.torch_dtype.itemsize
-    past = options.beam_size * shape.target_positions * size
-    memory = shape.source_positions * bytes_of_number(options.memory_dtype, size, shape.decoder_head_dim)
-    caches = 2 * shape.decoder_layers * shape.dim * (past + memory)
-    if model.device.type != "cuda":
-        fewest, most = CPU_BATCHES
-        return max(fewest, min(most, int(CPU_CACHE_BYTES / caches)))
-    activations = 16 * shape.source_positions * shape.dim * size  # a layer's qkv, MLP and copies of the input
-    free, _ = torch.cuda.mem_get_info(model.device)
-    return max(1, min(MAX_AUTO_BATCH, int(AUTO_MEMORY_SHARE * free / (caches + activations))))
-
-
-def _lanes(options: EngineOptions, device: torch.device) -> tuple[int, int | None]:
-    """How many lanes the device has, and the threads of each on a CPU (None: a GPU)."""
-    if device.type == "cuda":
-        return 1, None
-    threads = torch.get_num_threads()
-    lanes = min(MAX_AUTO_LANES, threads) if options.lanes == "auto" else options.lanes
-    return lanes, max(1, threads // lanes)
 
 
 def _device_name(device: torch.device) -> str:

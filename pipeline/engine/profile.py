@@ -103,7 +103,7 @@ def _decode(model: Model, hidden: Tensor, language: str | None, clock: Clock) ->
         num_positions=hidden.shape[1],
     )
     with clock.operation("cross-attention keys and values"):
-        rows = slots.load(hidden)
+        rows = slots.load(hidden.unbind(0))
     with clock.operation("tokens"):
         if language is None:
             languages = [code for code, _ in slots.detect_languages(rows)]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from pipeline.engine.sparsify.level import Level
 
 MAX_HALVINGS = 3  # a window of 30 s then ends as eight at most
-MAX_GROUPS = 4
 
 
 class Transcriber(Protocol):
@@ -50,37 +47,6 @@ class Transcriber(Protocol):
     ) -> list[WindowResult]:
         """One result per window, in order; `levels` and `prompts` None are what the engine was made for."""
         ...
-
-
-def transcribe_recordings(
-    windows: Sequence[PlacedWindow],
-    recordings: Sequence[Mapping[str, Any]],
-    engine: Transcriber,
-    language: str,
-    level: Level | None = None,
-) -> list[PlacedResult]:
-    """The same as `transcribe_windows` with some recordings beside the others.
-
-    What is asked of a few windows only, as what is cut in two, then shares the device with the windows of
-    other recordings, instead of keeping them waiting. windows: those of a recording one after the other.
-    """
-    most = 1 if engine.conditions_on_text else min(MAX_GROUPS, len(windows) // engine.batch_size)
-    groups = _groups(windows, max(1, most))
-    if len(groups) <= 1:
-        return transcribe_windows(windows, recordings, engine, language, level)
-    with ThreadPoolExecutor(len(groups)) as pool:
-        done = pool.map(lambda group: transcribe_windows(group, recordings, engine, language, level), groups)
-        return [result for results in done for result in results]
-
-
-def _groups(windows: Sequence[PlacedWindow], most: int) -> list[list[PlacedWindow]]:
-    """Windows in groups of about equal size, those of a recording together."""
-    groups: list[list[PlacedWindow]] = []
-    for _, recording in groupby(windows, key=lambda window: window.recording):
-        if not groups or len(groups[-1]) >= len(windows) / most:
-            groups.append([])
-        groups[-1] += recording
-    return groups
 
 
 def transcribe_windows(

@@ -1,4 +1,4 @@
-"""How many windows a GPU takes at a time, by its free memory; no GPU needed."""
+"""How many windows a device takes at a time, and in how many lanes; no GPU needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.benchmark.random_model import random_model
-from pipeline.engine.engine import MAX_AUTO_BATCH, _batch_size
+from pipeline.engine.capacity import CPU_BATCHES, MAX_AUTO_BATCH, MAX_AUTO_LANES, batch_size, lanes
 from pipeline.engine.options import EngineOptions
 from tests.engine.conftest import MINI
 
@@ -21,7 +21,7 @@ def on_gpu(tmp_path, monkeypatch):
 
     def batch(free: int) -> int:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 2 * free))
-        return _batch_size(EngineOptions(batch_size="auto"), claimed)
+        return batch_size(EngineOptions(batch_size="auto"), claimed, 1)
 
     return batch
 
@@ -38,4 +38,25 @@ def test_the_batch_grows_with_the_free_memory_and_fits_into_it(on_gpu):
 
 def test_a_given_batch_is_kept(tmp_path):
     model = random_model(tmp_path, MINI, device=torch.device("cpu"), dtype="float32")
-    assert _batch_size(EngineOptions(batch_size=3), replace(model, device=torch.device("cuda"))) == 3
+    assert batch_size(EngineOptions(batch_size=3), replace(model, device=torch.device("cuda")), 1) == 3
+
+
+def test_lanes_share_the_threads_and_the_memory_of_a_cpu(tmp_path, monkeypatch):
+    options, cpu = EngineOptions(), torch.device("cpu")
+    found = {}
+    for threads in (1, 2, 3, 4, 16):
+        monkeypatch.setattr(torch, "get_num_threads", lambda number=threads: number)
+        found[threads] = lanes(options, cpu)
+    assert found == {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (4, 1), 16: (MAX_AUTO_LANES, 4)}
+    assert lanes(EngineOptions(lanes=2), cpu) == (2, 8)
+    assert lanes(options, torch.device("cuda")) == (1, None)
+    small = random_model(tmp_path, MINI, device=cpu, dtype="float32")
+    large = replace(small, shape=replace(small.shape, dim=4 * 1024))
+    sizes = [batch_size(options, large, number) for number in (1, 2, 4)]
+    assert CPU_BATCHES[1] >= sizes[0] > sizes[1] > sizes[2] >= CPU_BATCHES[0]
+
+
+@pytest.mark.parametrize("lanes", [0, -1, "many"])
+def test_lanes_are_a_number(lanes):
+    with pytest.raises(ValueError, match="lanes is"):
+        EngineOptions(lanes=lanes)

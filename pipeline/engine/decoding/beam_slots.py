@@ -145,7 +145,6 @@ class BeamSlots:
     def size(self) -> int:
         return len(self._slots)
 
-
     @property
     def live(self) -> list[Hypotheses]:
         """The windows that decode now."""
@@ -172,7 +171,10 @@ class BeamSlots:
         silences = no_speech_probs(self._model, out, [task.start for task in tasks])
         for number, task, silence in zip(slots.tolist(), tasks, silences, strict=True):
             self._slots[number] = Hypotheses(
-                task=task, beams=self._beams, no_speech_prob=silence, num_positions=self._caches.memory.num_positions(number)
+                task=task,
+                beams=self._beams,
+                no_speech_prob=silence,
+                num_positions=self._caches.memory.num_positions(number),
             )
         self._temperature[slots] = torch.tensor([task.temperature for task in tasks], device=slots.device)
         self._draws[slots] = uniform_draws(tasks, self._draws.shape[1]).to(slots.device)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.engine.decoding.memory import allocate
 from pipeline.engine.decoding.slot_memory import EqualMemory, MixedMemory, SlotMemory
 from pipeline.engine.model.decoder import Decoder, DecoderLayer
 from pipeline.engine.model.kernels import has_kernel, is_block
@@ -50,11 +49,9 @@ class SlotCaches:
         if num_positions is None:
             self.memory = MixedMemory(shape, size, kind=memory_dtype, dtype=model.memory_dtype)
         else:
-            layers = [
-                allocate(shape, size, num_positions, dtype=memory_dtype, device=device, torch_dtype=dtype)
-                for _ in range(shape.decoder_layers)
-            ]
-            self.memory = EqualMemory(layers=layers)
+            self.memory = EqualMemory.allocate(
+                shape, size, num_positions, kind=memory_dtype, device=device, dtype=dtype
+            )
         self.width = width
         self.heads = {layer: torch.tensor(some, device=device) for layer, some in heads.items()}
         self.queries = {

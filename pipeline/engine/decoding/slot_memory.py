@@ -52,6 +52,26 @@ class EqualMemory:
 
     layers: Sequence[Memory]
 
+    @classmethod
+    def allocate(
+        cls,
+        shape: Shape,
+        size: int,
+        num_positions: int,
+        *,
+        kind: MemoryDtype,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> EqualMemory:
+        """Room for `size` slots of so many positions."""
+        layers = range(shape.decoder_layers)
+        return cls(
+            layers=[
+                allocate(shape, size, num_positions, dtype=kind, device=device, torch_dtype=dtype)
+                for _ in layers
+            ]
+        )
+
     def write(self, slots: Tensor, decoder: Decoder, hidden: Sequence[Tensor]) -> None:
         together = torch.stack(list(hidden))
         for layer, memory in zip(decoder.layers, self.layers, strict=True):
@@ -103,11 +123,9 @@ class MixedMemory:
         self._runs = None
 
     def _write_block(self, windows: Sequence[tuple[int, Tensor]], size: int, decoder: Decoder) -> None:
-        block = [
-            allocate(self._shape, len(windows), size, dtype=self._kind, device=torch.device("cpu"),
-                     torch_dtype=self._dtype)
-            for _ in decoder.layers
-        ]  # fmt: skip
+        block = EqualMemory.allocate(
+            self._shape, len(windows), size, kind=self._kind, device=torch.device("cpu"), dtype=self._dtype
+        ).layers
         for row, (slot, hidden) in enumerate(windows):
             for layer, memory in zip(decoder.layers, block, strict=True):
                 assert isinstance(layer, DecoderLayer)

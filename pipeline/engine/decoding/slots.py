@@ -71,7 +71,6 @@ class Slots:
     def size(self) -> int:
         return len(self._slots)
 
-
     @property
     def live(self) -> list[Decoding]:
         """The windows that decode now."""

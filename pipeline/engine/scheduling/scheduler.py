@@ -4,9 +4,9 @@ A GPU has one lane. On a CPU several lanes with a few threads each get more done
 most of a decoder's step is too small to be shared out among threads.
 
 Every thread that waits for a call may drive a lane; it does, until its own call is over, and serves the
-windows of all. A call of several windows brings threads for the other lanes, which end with it. So there is no
-thread of the engine's own that could die or outlive it, and a call that fails takes nobody with it: windows
-that were together when something broke are run again, each alone.
+windows of all. A call of several windows brings threads for the other lanes, which end with it. So no thread
+of the engine's own could die or outlive it, and a call that fails takes nobody with it: windows that were
+together when something broke are run again, each alone.
 """
 
 from __future__ import annotations

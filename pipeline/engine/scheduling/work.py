@@ -57,7 +57,8 @@ class Item:
     """One pass of one window in the queues of the scheduler.
 
     number: its place in the order of arrival. positions: those that go into the first layer, None for all.
-    size: how many it keeps. slot_size: those of the slots that it needs, None where they take any. prepared: its features, if they were made ahead, until the encoder takes them.
+    size: how many it keeps. slot_size: those of the slots that it needs, None where they take any.
+    prepared: its features, if they were made ahead, until the encoder takes them.
     kept: the positions it keeps, None for all. hidden: its encoder output, where the pass keeps that,
     [size, dim].
     """

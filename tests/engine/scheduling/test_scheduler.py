@@ -1,4 +1,4 @@
-"""Many calls on one device: one set of slots, one bill, and nobody falls with a neighbour."""
+"""Many calls on one device: its lanes serve all, one bill, and nobody falls with a neighbour."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ def engine(model_folder, monkeypatch):
     monkeypatch.setattr(
         quality_gates, "judge", lambda *_, **__: quality_gates.Verdict(is_silent=False, passed=True)
     )
-    return Engine.load(model_folder(MINI, 1), options=EngineOptions(max_new_tokens=12, batch_size=4))
+    return load(model_folder)
+
+
+def load(model_folder, lanes=1):
+    return Engine.load(
+        model_folder(MINI, 1), options=EngineOptions(max_new_tokens=12, batch_size=4, lanes=lanes)
+    )
 
 
 def texts(results):
@@ -89,6 +95,66 @@ def test_features_made_ahead_and_windows_encoded_together_give_the_same_text(eng
     together = call_together(engine, [(level,) for level in LEVELS])
     assert [texts(results) for results in together] == alone
     assert prepared
+
+
+@pytest.mark.parametrize("lanes", [2, 3])
+def test_lanes_change_no_text_and_share_the_bill(engine, model_folder, lanes):
+    alone = [texts(call(engine, level)) for level in LEVELS]
+    several = load(model_folder, lanes)
+    together = call_together(several, [(level,) for level in LEVELS * 2])
+    assert [texts(results) for results in together] == alone * 2
+    shares = [result.device_s for results in together for result in results]
+    assert sum(shares) == pytest.approx(several._passes._scheduler.busy_s, rel=1e-6)
+    busy = [lane.busy_s for lane in several._passes._scheduler._lanes]
+    assert len(busy) == lanes
+    assert all(busy)
+
+
+def test_one_call_is_served_by_all_lanes_at_once_and_leaves_no_thread(model_folder, monkeypatch):
+    engine, step, barrier = load(model_folder, 2), Slots.step, threading.Barrier(2)
+    threads, before = set(), torch.get_num_threads()
+
+    def met(slots):
+        if len(threads) < 2 and threading.current_thread() not in threads:
+            threads.add(threading.current_thread())
+            barrier.wait(60)  # passes only where both lanes step at the same time
+        return step(slots)
+
+    monkeypatch.setattr(Slots, "step", met)
+    assert len(call(engine, None)) == len(WINDOWS)
+    assert len(threads) == 2
+    assert threads & set(threading.enumerate()) == {threading.current_thread()}
+    assert torch.get_num_threads() == before
+
+
+def test_a_call_that_is_stopped_takes_its_helpers_with_it(model_folder, monkeypatch):
+    engine, step = load(model_folder, 2), Slots.step
+    alone = texts(call(engine, THINNED))
+
+    def interrupted(slots):
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return step(slots)
+
+    monkeypatch.setattr(Slots, "step", interrupted)
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        call(engine, THINNED)
+    assert set(threading.enumerate()) == before
+    monkeypatch.setattr(Slots, "step", step)
+    assert texts(call(engine, THINNED)) == alone
+
+
+def test_windows_of_all_sizes_decode_side_by_side(engine, monkeypatch):
+    sizes, step = [], Slots.step
+
+    def noted(slots):
+        sizes.append({slot.num_positions for slot in slots.live})
+        return step(slots)
+
+    monkeypatch.setattr(Slots, "step", noted)
+    engine.transcribe(WINDOWS[:4], languages=["en"] * 4, levels=[None, THINNED, None, THINNED])
+    assert max(map(len, sizes)) > 1
 
 
 def break_features(monkeypatch, is_bad, error):
