@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "engine.profile": DECODING,
     "engine.capacity": DECODING,
     "engine.transcript": f"{DECODING} engine.timing engine.scheduling",
-    "engine.engine": f"{DECODING} engine.timing engine.scheduling engine.profile engine.transcript engine.capacity",
+    "engine.engine": f"{DECODING} engine.timing engine.scheduling engine.profile engine.transcript "
+    "engine.capacity",
     "sources": "errors wording",
     "planning": "schema sources",
     "longform": OF_ENGINE,
