@@ -50,6 +50,8 @@ def test_lanes_share_the_threads_and_the_memory_of_a_cpu(tmp_path, monkeypatch):
     assert found == {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (4, 1), 16: (MAX_AUTO_LANES, 4)}
     assert lanes(EngineOptions(lanes=2), cpu) == (2, 8)
     assert lanes(options, torch.device("cuda")) == (1, None)
+    with pytest.raises(ValueError, match="lanes is 2; it may be 'auto' or 1 on a GPU"):
+        lanes(EngineOptions(lanes=2), torch.device("cuda"))
     small = random_model(tmp_path, MINI, device=cpu, dtype="float32")
     large = replace(small, shape=replace(small.shape, dim=4 * 1024))
     sizes = [batch_size(options, large, number) for number in (1, 2, 4)]

@@ -40,7 +40,7 @@ class Model:
 
     @property
     def memory_dtype(self) -> torch.dtype:
-        """Of the keys and values that cross-attention reads on a CPU."""
+        """Of the keys and values that cross-attention reads."""
         return attention_dtype() if self.dtype == "int8" else self.torch_dtype
 
 
