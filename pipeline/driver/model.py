@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Mapping
@@ -188,6 +189,7 @@ def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) 
         dtype=options.dtype,
         options=engine_options,
     )
+    gc.freeze()  # nothing of the model or of torch is garbage, and every full collection would look through it
     if workers.gpus_per_actor:  # kernels are compiled and graphs captured; a CPU has nothing to set up
         engine.warm_up()
     return engine
