@@ -189,7 +189,7 @@ def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) 
         dtype=options.dtype,
         options=engine_options,
     )
-    gc.freeze()  # nothing of the model or of torch is garbage, and every full collection would look through it
+    gc.freeze()  # nothing of the model or of torch is garbage for full collections to look for
     if workers.gpus_per_actor:  # kernels are compiled and graphs captured; a CPU has nothing to set up
         engine.warm_up()
     return engine
