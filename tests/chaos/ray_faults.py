@@ -32,6 +32,7 @@ START_S = 240.0  # until the first shard is committed, on a machine that has muc
 RUN_S = 900.0
 STOP_S = 30.0
 WINDOW_S = 0.15  # that the engine takes for a recording: a pace that leaves time for faults
+HANDED_ON_S = 3.0  # in which what a dead node had transcribed is committed by another
 SLOW_WINDOW_S = 4.0  # so that a job outlives the seconds in which a node is killed and another one starts
 
 
@@ -206,6 +207,7 @@ def kill_nodes(bench: Bench, number: int) -> Tally:
             bench.cluster.kill_node(0)
             faults += 1
             if faults == num_at_start:
+                time.sleep(HANDED_ON_S)
                 done_before = num_commits(output)
             if faults < min(number, num_at_start):  # a new one takes so long that the last could do the rest
                 continue
