@@ -85,7 +85,9 @@ class PlainMemory:
         _write_rows(self.values, rows, values)
 
     def attend(self, q: Tensor, rows: Tensor | None = None) -> Tensor:
-        keys, values = (self.keys, self.values) if rows is None else (self.keys[rows], self.values[rows])
+        keys, values = self.keys, self.values
+        if rows is not None and len(rows) < len(keys):  # else they are all of them, in order
+            keys, values = keys[rows], values[rows]
         if q.shape[2] > FEW_QUERIES:
             return attend(q, keys.to(q.dtype), values.to(q.dtype))
         return attend(q.to(keys.dtype), keys, values).to(q.dtype)
