@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections.abc import Mapping
@@ -189,7 +188,6 @@ def load_engine(options: JobOptions, run: RunOptions, workers: workers.Workers) 
         dtype=options.dtype,
         options=engine_options,
     )
-    gc.freeze()  # nothing of the model or of torch is garbage for full collections to look for
     if workers.gpus_per_actor:  # kernels are compiled and graphs captured; a CPU has nothing to set up
         engine.warm_up()
     return engine

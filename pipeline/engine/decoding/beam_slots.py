@@ -283,9 +283,10 @@ class BeamSlots:
             slot = self._slots[number]
             if slot is not None:
                 slot.take(candidates, self._end)
-        finished = [slot.best() for slot in self.live if slot.is_finished]
+        finished = []
         for number, slot in enumerate(self._slots):
             if slot is not None and slot.is_finished:
                 self._caches.memory.free(number)
+                finished.append(slot.best())
         self._slots = [None if slot is None or slot.is_finished else slot for slot in self._slots]
         return finished

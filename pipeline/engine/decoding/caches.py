@@ -50,7 +50,7 @@ class SlotCaches:
             self.memory = MixedMemory(shape, size, kind=memory_dtype, dtype=model.memory_dtype)
         else:
             self.memory = EqualMemory.allocate(
-                shape, size, num_positions, kind=memory_dtype, device=device, dtype=dtype
+                shape, size, num_positions, kind=memory_dtype, device=device, dtype=model.memory_dtype
             )
         self.width = width
         self.heads = {layer: torch.tensor(some, device=device) for layer, some in heads.items()}

@@ -184,7 +184,7 @@ class Lane:
 
     @contextmanager
     def _busy(self, works: Sequence[Work]) -> Iterator[None]:
-        """A block of the lane's time, shared out equally: its windows have equally many positions."""
+        """A block of the lane's time, for which its windows pay."""
         started = time.perf_counter()
         try:
             yield

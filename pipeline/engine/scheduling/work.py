@@ -114,6 +114,6 @@ class Call:
 
 
 def charge(works: Sequence[Work], seconds: float) -> None:
-    """Shares a block's device time out: the windows of a block are equally many positions and steps."""
+    """Shares a block's device time out equally among its windows, whatever their sizes."""
     for work in works:
         work.device_s += seconds / len(works)
