@@ -37,6 +37,7 @@ class FakeEngine:
     model_name: str = "fake"
     device: str = "cpu"
     batch_size: int = 8
+    num_calls: int = 1
     peak_memory_bytes: int = 1 << 30
     conditions_on_text: bool = False
     calls: list = field(default_factory=list)
@@ -49,6 +50,9 @@ class FakeEngine:
         self.prompts += prompts or [None] * len(windows)
         self.calls.append((list(windows), list(languages), list(seeds)))
         return [self.answer(samples, language) for samples, language in zip(windows, languages, strict=True)]
+
+    def give_up(self) -> None:
+        self.has_given_up = True
 
 
 def plan_row(recording_id="a.wav", shard_id=0, **changes):

@@ -24,6 +24,7 @@ class LossyEngine:
     model_name: str = "lossy"
     device: str = "cpu"
     batch_size: int = 1
+    num_calls: int = 1
     peak_memory_bytes: int = 0
     conditions_on_text: bool = False
     loss: float = 1.0
@@ -33,6 +34,9 @@ class LossyEngine:
             self._one(samples, language or "en", levels)
             for samples, language in zip(windows, languages, strict=True)
         ]
+
+    def give_up(self):
+        raise AssertionError("nobody stops these jobs")
 
     def _one(self, samples, language, level):
         key = zlib.crc32(np.trim_zeros(samples, "f").tobytes())

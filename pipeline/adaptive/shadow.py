@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from pipeline.adaptive.bounds import Draw
@@ -18,11 +19,10 @@ from pipeline.adaptive.comparison import (
     by_root,
     compare,
     device_s,
-    heard_languages,
 )
 from pipeline.adaptive.sampling import is_drawn
 from pipeline.engine.sparsify.level import Level
-from pipeline.longform.placed import PlacedResult, PlacedWindow
+from pipeline.longform.placed import PlacedResult, PlacedWindow, Root
 from pipeline.longform.transcribe import Transcriber, transcribe_windows
 
 
@@ -55,39 +55,55 @@ class Shadow:
         return asdict(self)
 
 
-def cast_shadow(
-    windows: Sequence[PlacedWindow],
-    results: Sequence[PlacedResult],
-    recordings: Sequence[Mapping[str, Any]],
-    engine: Transcriber,
-    chosen: ShardLevel,
-) -> tuple[Shadow, float]:
-    """Decode the drawn windows dense, and once more begun earlier, in the language that they were heard in.
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The windows of a shard that its shadow is cast of, and the same begun earlier.
 
-    windows, results: those of the shard; recordings: rows of `READ_RECORDING`. Returns the counts, and the
-    seconds the device worked for them.
+    windows: all of the shard. recordings: rows of `READ_RECORDING`.
     """
-    drawn = [window for window in windows if _is_drawn(window, recordings, chosen)]
-    if chosen.level is None or not drawn:
-        return Shadow(), 0.0
-    sparse = by_root(results)
-    languages = heard_languages(results)
-    earlier = [begun_earlier(window) for window in drawn]
-    languages |= {own.root: languages[window.root] for window, own in zip(drawn, earlier, strict=True)}
-    again = transcribe_windows([*drawn, *earlier], recordings, engine, languages)
-    dense = by_root(again)
-    compared = [
-        compare(dense[window.root], dense[shifted.root], sparse[window.root])
-        for window, shifted in zip(drawn, earlier, strict=True)
-    ]
-    return _added_up(compared), device_s(again)
 
+    windows: Sequence[PlacedWindow]
+    recordings: Sequence[Mapping[str, Any]]
+    engine: Transcriber
+    chosen: ShardLevel
 
-def _is_drawn(window: PlacedWindow, recordings: Sequence[Mapping[str, Any]], chosen: ShardLevel) -> bool:
-    recording = recordings[window.recording]
-    return is_drawn(
-        chosen.share, chosen.salt, recording["recording_id"], recording["channel"], window.start_s
-    )
+    @cached_property
+    def drawn(self) -> list[PlacedWindow]:
+        """None where the shard is dense."""
+        return [] if self.chosen.level is None else [one for one in self.windows if self._is_drawn(one)]
+
+    def _is_drawn(self, window: PlacedWindow) -> bool:
+        chosen, recording = self.chosen, self.recordings[window.recording]
+        return is_drawn(
+            chosen.share, chosen.salt, recording["recording_id"], recording["channel"], window.start_s
+        )
+
+    @cached_property
+    def earlier(self) -> list[PlacedWindow]:
+        return [begun_earlier(window) for window in self.drawn]
+
+    def decode(self, languages: Mapping[Root, str | None]) -> list[PlacedResult]:
+        """Both dense. languages: those that the drawn windows are in, by their roots."""
+        if not self.drawn:
+            return []
+        of_earlier = {
+            own.root: languages[window.root] for window, own in zip(self.drawn, self.earlier, strict=True)
+        }
+        return transcribe_windows(
+            [*self.drawn, *self.earlier], self.recordings, self.engine, {**languages, **of_earlier}
+        )
+
+    def shadow(self, results: Sequence[PlacedResult], dense: Sequence[PlacedResult]) -> tuple[Shadow, float]:
+        """The counts, and the seconds the device worked for them.
+
+        results: of the shard. dense: what `decode` gave.
+        """
+        sparse, by_window = by_root(results), by_root(dense)
+        compared = [
+            compare(by_window[window.root], by_window[shifted.root], sparse[window.root])
+            for window, shifted in zip(self.drawn, self.earlier, strict=True)
+        ]
+        return _added_up(compared), device_s(dense)
 
 
 def _added_up(compared: Sequence[Compared]) -> Shadow:

@@ -8,11 +8,15 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline.adaptive.shadow import Shadow, ShardLevel, cast_shadow
+from pipeline.adaptive.comparison import heard_languages
+from pipeline.adaptive.shadow import Sample, Shadow, ShardLevel
+from pipeline.engine.options import LANGUAGE_MODES
+from pipeline.longform.beside import beside
 from pipeline.longform.coverage import doubt_of
 from pipeline.longform.languages import SURE, speech_by_language
 from pipeline.longform.placed import PlacedResult, PlacedWindow, placed_windows, text_of
@@ -43,11 +47,7 @@ def transcribe_shard(
     row = {name: shard.column(name)[0] for name in shard.column_names}
     recordings = row["recordings"].as_py()
     windows = placed_windows(row)
-    level = None if sparsity is None else sparsity.level
-    results = transcribe_windows(windows, recordings, engine, language, level)
-    shadow, shadow_s = Shadow(), 0.0
-    if sparsity is not None:
-        shadow, shadow_s = cast_shadow(windows, results, recordings, engine, sparsity)
+    results, shadow, shadow_s = _with_shadow(windows, recordings, engine, language, sparsity)
     by_recording: defaultdict[int, list[PlacedResult]] = defaultdict(list)
     for done in results:
         by_recording[done.window.recording].append(done)
@@ -76,6 +76,31 @@ def transcribe_shard(
             }
         ],
     )
+
+
+def _with_shadow(
+    windows: list[PlacedWindow],
+    recordings: list[dict[str, Any]],
+    engine: Transcriber,
+    language: str,
+    sparsity: ShardLevel | None,
+) -> tuple[list[PlacedResult], Shadow, float]:
+    """The windows' results, the shadow of their level, and the seconds that the device worked for that.
+
+    The sample is decoded beside the rest, but where its languages are known only from the rest.
+    """
+    if sparsity is None:
+        return transcribe_windows(windows, recordings, engine, language), Shadow(), 0.0
+    sample = Sample(windows=windows, recordings=recordings, engine=engine, chosen=sparsity)
+    codes = {one.root: recordings[one.recording]["language"] or language for one in sample.drawn}
+    are_known = not set(codes.values()) & set(LANGUAGE_MODES)
+    ask = partial(transcribe_windows, windows, recordings, engine, language, sparsity.level)
+    if are_known and sample.drawn:
+        results, dense = beside([ask, partial(sample.decode, codes)], engine)
+    else:
+        results = ask()
+        dense = sample.decode(heard_languages(results))
+    return results, *sample.shadow(results, dense)
 
 
 def _with_guesses(overflow: list[dict[str, Any]], transcripts: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NEED_TORCH = {"Engine": "engine", "EngineOptions": "options"}
 # Raised whenever the same window, model and options may give another text.
-ENGINE_VERSION = "12"
+ENGINE_VERSION = "13"
 
 __all__ = ["ENGINE_VERSION", "Engine", "EngineOptions", "ModelNotFound", "Segment", "WindowResult", "Word"]
 

@@ -39,6 +39,8 @@ class Engine:
     device: `cpu`, or `cuda:` and the card's name. dtype: `float32`, `bfloat16`, `float16` or `int8`.
     languages: codes the model knows, `("en",)` for an English-only model. batch_size: windows decoded side by
     side in a lane (see `EngineOptions.lanes`).
+    num_calls: that it is best given at once; on a CPU one for each window that can be in its slots, since
+    each waits for its last window, which may be decoded several times. A GPU is given all windows in one.
     conditions_on_text: windows are to be given what was said before them.
     """
 
@@ -62,6 +64,7 @@ class Engine:
             threads=threads,
             heads=heads,
         )
+        self.num_calls = 1 if model.device.type == "cuda" else self.batch_size * num_lanes
         self._listening = Listening(model, self._aligner, self._passes)
         self.model_name, self.revision = snapshot.name, snapshot.revision
         self.device = _device_name(model.device)
@@ -136,6 +139,10 @@ class Engine:
             return torch.cuda.max_memory_allocated(device)
         unit = 1 if sys.platform == "darwin" else 1024
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def give_up(self) -> None:
+        """Ends the calls of all threads with `GivenUp`, and every later one: the process is to end."""
+        self._passes.give_up()
 
     @torch.inference_mode()
     def warm_up(self) -> None:

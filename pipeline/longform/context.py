@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+from pipeline.longform.beside import Engine, beside
 from pipeline.longform.placed import PlacedResult, PlacedWindow, text_of
 
-MAX_SIDE_BY_SIDE = 64  # recordings at once, so that the engine's batch is full
 RESET_TEMPERATURE = 0.5  # openai/whisper transcribe.py: text drawn above it misleads what follows
 
 # Decodes some windows, each in a language.
@@ -30,7 +30,11 @@ class Context:
         return " ".join(filter(None, (None if resets else prompt, text))) or None
 
     def in_order(
-        self, windows: Sequence[PlacedWindow], languages: Sequence[str | None], decode: Decode
+        self,
+        windows: Sequence[PlacedWindow],
+        languages: Sequence[str | None],
+        decode: Decode,
+        engine: Engine,
     ) -> list[PlacedResult]:
         """The windows of each recording one after the other, and the recordings side by side.
 
@@ -47,6 +51,6 @@ class Context:
                 self._said[recording][windows[place].start_s] = found[place]
             return found
 
-        with ThreadPoolExecutor(min(MAX_SIDE_BY_SIDE, len(places))) as pool:
-            done = {place: one for found in pool.map(follow, list(places)) for place, one in found.items()}
+        found = beside([partial(follow, recording) for recording in places], engine)
+        done = {place: one for own in found for place, one in own.items()}
         return [done[place] for place in range(len(windows))]

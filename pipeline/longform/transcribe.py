@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from pipeline.engine.options import LANGUAGE_MODES
+from pipeline.longform.beside import beside
 from pipeline.longform.context import Context
-from pipeline.longform.coverage import halves, leaves_out_speech
+from pipeline.longform.coverage import left_out, pieces
 from pipeline.longform.languages import following, languages_of, most_spoken, surer
 from pipeline.longform.placed import PlacedResult, PlacedWindow, Root, window_seed
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from pipeline.engine.results import WindowResult
     from pipeline.engine.sparsify.level import Level
 
-MAX_HALVINGS = 3  # a window of 30 s then ends as eight at most
+T = TypeVar("T")
+MAX_CUTS = 3  # of a window and what comes of it
 
 
 class Transcriber(Protocol):
@@ -28,6 +30,7 @@ class Transcriber(Protocol):
     model_name: str
     device: str
     batch_size: int  # windows that it decodes side by side
+    num_calls: int  # that it is to be given at once, where there are windows for so many
     conditions_on_text: bool  # each window is given what was said before it in its recording
 
     @property
@@ -48,6 +51,10 @@ class Transcriber(Protocol):
         """One result per window, in order; `levels` and `prompts` None are what the engine was made for."""
         ...
 
+    def give_up(self) -> None:
+        """Ends the calls of all threads with an error, and every later one."""
+        ...
+
 
 def transcribe_windows(
     windows: Sequence[PlacedWindow],
@@ -66,7 +73,7 @@ def transcribe_windows(
     """
     context = Context()
     ask = _EngineAtLevel(recordings, engine, level, context)
-    ask_halves = _EngineAtLevel(recordings, engine, None if level is None else level.of_halves, context)
+    ask_pieces = _EngineAtLevel(recordings, engine, None if level is None else level.of_pieces, context)
     known: dict[int, str | None] = {}
 
     def given(window: PlacedWindow) -> str | None:
@@ -75,17 +82,27 @@ def transcribe_windows(
             return own
         return language if isinstance(language, str) else language[window.root]
 
-    def decode_halves(windows: Sequence[PlacedWindow]) -> list[PlacedResult]:
+    def decode_pieces(windows: Sequence[PlacedWindow]) -> list[PlacedResult]:
         free = [window for window in windows if window.recording in known]
         fixed = [window for window in windows if window.recording not in known]
-        return ask_halves.own_language(free, known) + ask_halves(fixed, list(map(given, fixed)))
+        return ask_pieces.own_language(free, known) + ask_pieces(fixed, list(map(given, fixed)))
+
+    def decode_all(windows: Sequence[PlacedWindow]) -> list[PlacedResult]:
+        return _complete(ask(windows, list(map(given, windows))), decode_pieces)
 
     free = [window for window in windows if language == "auto" and given(window) is None]
     results, found = _in_their_languages(free, ask)
     known |= found
     fixed = [window for window in windows if window.recording not in known]
-    results += ask(fixed, list(map(given, fixed)))
-    return _ordered(_complete(results, decode_halves))
+    num_calls = 1 if engine.conditions_on_text else engine.num_calls
+    calls = [partial(_complete, own, decode_pieces) for own in _shared_out(results, num_calls)]
+    calls += [partial(decode_all, own) for own in _shared_out(fixed, num_calls)]
+    return _ordered([done for own in beside(calls, engine) for done in own])
+
+
+def _shared_out(all_: Sequence[T], number: int) -> list[Sequence[T]]:
+    """At most `number` parts of about equally many."""
+    return [all_[first::number] for first in range(min(number, len(all_)))]
 
 
 def _ordered(results: Sequence[PlacedResult]) -> list[PlacedResult]:
@@ -116,12 +133,13 @@ def _in_their_languages(
 def _complete(
     results: Sequence[PlacedResult], decode: Callable[[Sequence[PlacedWindow]], list[PlacedResult]]
 ) -> list[PlacedResult]:
-    """All results, and where one leaves speech out, those of the halves of its window in its place."""
+    """All results, and where one leaves speech out, those of the pieces of its window in its place."""
     complete, pending = [], list(results)
-    for _ in range(MAX_HALVINGS):
-        cut = [(done, halves(done.window) if leaves_out_speech(done) else None) for done in pending]
-        complete += [done if pair is None else done.set_aside("halved") for done, pair in cut]
-        pending = decode([half for _, pair in cut for half in pair or ()])
+    for _ in range(MAX_CUTS):
+        holes = [(done, left_out(done)) for done in pending]
+        parts = [(done, [] if hole is None else pieces(done.window, hole)) for done, hole in holes]
+        complete += [done.set_aside("cut") if own else done for done, own in parts]
+        pending = decode([piece for _, own in parts for piece in own])
     return complete + pending
 
 
@@ -144,7 +162,8 @@ class _EngineAtLevel:
         if not windows:
             return []
         if self.engine.conditions_on_text:
-            return self.context.in_order(windows, languages, partial(self._decode, are_guesses=are_guesses))
+            decode = partial(self._decode, are_guesses=are_guesses)
+            return self.context.in_order(windows, languages, decode, self.engine)
         return self._decode(windows, languages, are_guesses=are_guesses)
 
     def _decode(

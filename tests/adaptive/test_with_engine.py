@@ -48,7 +48,7 @@ def test_no_window_runs_on_or_loops_and_its_retry_is_counted(engine, speech, spa
 
     class Watched:
         model_name, device = engine.model_name, engine.device
-        batch_size, peak_memory_bytes = engine.batch_size, 0
+        batch_size, peak_memory_bytes, num_calls = engine.batch_size, 0, 1
         conditions_on_text = engine.conditions_on_text
 
         def transcribe(self, windows, **options):

@@ -62,7 +62,7 @@ def test_a_failed_recording_has_no_text_but_a_reason(fake_engine):
     assert row["error_message"] == "b.wav: broken"
 
 
-def test_what_a_halved_window_took_counts_and_its_text_does_not():
+def test_what_a_window_that_was_cut_took_counts_and_its_text_does_not():
     answers = iter([result("all of it", spoken=((0.5, 1.0),)), result("first"), result("second")])
     engine = FakeEngine(answer=lambda samples, language: next(answers))
     row = run([read_recording()], WHOLE, engine)

@@ -55,10 +55,10 @@ def test_text_that_was_drawn_at_a_high_temperature_ends_the_context(temperature,
     assert engine.noted[60, 30] == [prompt]
 
 
-def test_halves_are_given_what_was_said_before_them_and_not_what_they_replace():
+def test_pieces_are_given_what_was_said_before_them_and_not_what_they_replace():
     def answer(samples, language):
         is_early_end = samples[0] == 31 and len(samples) == 30 * 16_000
-        return result("early end", spoken=words(*range(12))) if is_early_end else name(samples, language)
+        return result("early end", spoken=words(*range(14))) if is_early_end else name(samples, language)
 
     engine = Noting(answer=answer, conditions_on_text=True)
     transcribe([window(0.0, 30.0), window(30.0, 60.0, speech=((30.0, 44.0), (46.0, 60.0)))], engine)

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.engine.sparsify.level import Level
 from pipeline.longform.placed import PlacedWindow, text_of
-from pipeline.longform.transcribe import MAX_HALVINGS, transcribe_windows
+from pipeline.longform.transcribe import MAX_CUTS, transcribe_windows
 from tests.fakes import RATE, FakeEngine, read_recording, result
 
 
@@ -35,13 +35,13 @@ def words(*starts_s):
     return tuple((start, start + 0.5) for start in starts_s)
 
 
-def test_a_window_whose_words_leave_speech_out_is_transcribed_in_halves():
-    answers = iter([result("early end", spoken=words(*range(12))), result("first"), result("second")])
+def test_a_window_whose_words_leave_speech_out_is_transcribed_in_pieces():
+    answers = iter([result("early end", spoken=words(*range(14))), result("first"), result("second")])
     engine = FakeEngine(answer=lambda samples, language: next(answers))
     found = transcribe([window(speech=((0.0, 14.0), (16.0, 30.0)))], engine)
     assert text_of(found) == "first second"
     assert [(done.window.start_s, done.window.end_s, done.result.fallback) for done in found] == [
-        (0.0, 30.0, "halved"), (0.0, 15.0, None), (15.0, 30.0, None),
+        (0.0, 30.0, "cut"), (0.0, 15.0, None), (15.0, 30.0, None),
     ]  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_a_hole_in_the_middle_is_found_under_a_word_that_lasts_too_long():
     answers = iter([result("a hole", spoken=stretched)])
     engine = FakeEngine(answer=lambda samples, language: next(answers, result("right")))
     found = transcribe([window(0.0, 8.0)], engine)
-    assert text_of(found) == "right right"
+    assert text_of(found) == "right right right"
 
 
 def test_a_long_word_over_silence_is_no_hole():
@@ -66,17 +66,26 @@ def test_silence_is_never_left_out():
     assert len(transcribe([whole], engine)) == 1
 
 
-def test_the_cut_is_at_the_longest_pause_that_leaves_speech_on_both_sides():
-    engine = FakeEngine(answer=lambda samples, language: result("x", spoken=words(0.0)))
-    speech = ((0.0, 1.0), (5.0, 10.0), (11.0, 15.0), (15.5, 20.0))
-    transcribe([window(0.0, 20.0, speech=speech)], engine)
-    assert lengths_s(engine)[1] == [10.5, 9.5]
+@pytest.mark.parametrize(("spoken", "ends_s"), [
+    (words(0.0, 1.0, 13.0, 14.0), [2.5, 12.25, 20.0]),  # what is left out begins and ends near pauses
+    (words(0.0, 1.0), [2.5, 20.0]),  # to the end
+    (words(12.5, 14.0, 16.0, 18.0), [12.25, 20.0]),  # from the beginning
+    ((), [12.25, 20.0]),  # all of it: the longest pause in the middle half
+])  # fmt: skip
+def test_what_is_left_out_is_a_window_of_its_own_between_pauses(spoken, ends_s):
+    speech = ((0.0, 2.0), (3.0, 12.0), (12.5, 14.6), (16.4, 18.4), (18.6, 20.0))
+    answers = iter([result("x" if spoken else "", spoken=spoken)])
+    engine = FakeEngine(answer=lambda samples, language: next(answers, result("y")))
+    found = transcribe([window(0.0, 20.0, speech=speech)], engine)
+    assert [done.window.end_s for done in found if not done.is_aside] == pytest.approx(ends_s)
 
 
-def test_speech_without_a_pause_is_cut_where_it_is_quietest():
+def test_speech_without_a_pause_is_cut_where_it_is_quiet_nearby():
     samples = np.random.default_rng(0).integers(-3000, 3000, 20 * RATE).astype(np.int16)
-    samples[12 * RATE : round(12.4 * RATE)] = 0
-    engine = FakeEngine(answer=lambda samples, language: result("x", spoken=words(0.0)))
+    for quiet_s in (4, 12):
+        samples[quiet_s * RATE : round((quiet_s + 0.4) * RATE)] = 0
+    answers = iter([result("x", spoken=words(*range(12)))])
+    engine = FakeEngine(answer=lambda samples, language: next(answers, result("y")))
     one = PlacedWindow(
         recording=0, start_s=5.0, end_s=25.0, samples=samples, speech=((5.0, 25.0),), root_s=5.0
     )
@@ -84,12 +93,22 @@ def test_speech_without_a_pause_is_cut_where_it_is_quietest():
     assert lengths_s(engine)[1] == pytest.approx([12.2, 7.8], abs=0.2)
 
 
-def test_a_window_is_halved_three_times_at_most():
+def test_a_window_is_cut_three_times_at_most():
     engine = FakeEngine(answer=lambda samples, language: result("x", spoken=words(0.0)))
     found = transcribe([window()], engine)
-    assert [len(call) for call in lengths_s(engine)] == [2**n for n in range(1 + MAX_HALVINGS)]
+    assert [len(call) for call in lengths_s(engine)] == [1] + [2] * MAX_CUTS
     assert {done.window.root for done in found} == {(0, 0.0)}
-    assert text_of(found) == " ".join("x" * 2**MAX_HALVINGS)
+    assert text_of(found) == " ".join("x" * (1 + MAX_CUTS))
+
+
+def test_an_engine_that_serves_many_calls_is_given_each_window_in_one():
+    windows = [window(30.0 * n, 30.0 * n + 30.0) for n in range(5)]
+    lengths = {}
+    for num_calls in (1, 3, 8):
+        engine = FakeEngine(num_calls=num_calls, answer=lambda samples, _: result(f"w{samples[0] - 1}"))
+        assert text_of(transcribe(windows, engine)) == "w0 w30 w60 w90 w120"
+        lengths[num_calls] = sorted(len(call) for call, _, _ in engine.calls)
+    assert lengths == {1: [5], 3: [1, 2, 2], 8: [1, 1, 1, 1, 1]}
 
 
 @pytest.mark.parametrize(
@@ -104,11 +123,11 @@ def test_an_empty_text_is_believed_where_the_model_or_the_sound_says_so(
     assert len(transcribe([window()], engine)) == num_windows
 
 
-@pytest.mark.parametrize(("level", "of_halves"), [
+@pytest.mark.parametrize(("level", "of_pieces"), [
     (Level(layer=1, sparsity=0.5, thin_ends=True), Level(layer=1, thin_ends=True)),
     (Level(layer=1, sparsity=0.5), Level(layer=1, sparsity=0.5)),
 ])  # fmt: skip
-def test_halves_lose_but_their_ends_where_the_job_looks_after_its_loss(level, of_halves):
+def test_pieces_lose_but_their_ends_where_the_job_looks_after_its_loss(level, of_pieces):
     asked = []
 
     class Noting(FakeEngine):
@@ -118,7 +137,7 @@ def test_halves_lose_but_their_ends_where_the_job_looks_after_its_loss(level, of
 
     answers = iter([result("early", spoken=words(0.0))])
     transcribe([window()], Noting(answer=lambda samples, language: next(answers, result("x"))), level=level)
-    assert asked == [level, of_halves]
+    assert asked == [level, of_pieces]
 
 
 # --- languages ----------------------------------------------------------------------------------------
@@ -202,14 +221,14 @@ def test_each_window_in_its_own_language():
     assert [languages for _, languages, _ in engine.calls] == [[None, None, None]]
 
 
-def test_halves_are_asked_for_their_own_language_where_the_language_was_not_given():
+def test_pieces_are_asked_for_their_own_language_where_the_language_was_not_given():
     answers = iter([result("x", language="en", spoken=words(0.0)), result("y", language="fr"), result("z")])
     engine = FakeEngine(answer=lambda samples, language: next(answers, result("no", avg_logprob=-1.0)))
     assert texts(transcribe([window()], engine, "auto")) == ["y", "z"]
     assert [languages for _, languages, _ in engine.calls] == [[None], [None, None], ["en"]]
 
 
-def test_halves_are_in_the_language_that_was_given():
+def test_pieces_are_in_the_language_that_was_given():
     answers = iter([result("x", spoken=words(0.0))])
     engine = FakeEngine(answer=lambda samples, language: next(answers, result("y")))
     transcribe([window()], engine, "de")

@@ -72,6 +72,10 @@ class Passes:
         """Runs other things on the device, between its passes; the works of each pay for its time."""
         self._scheduler.run_errands(errands)
 
+    def give_up(self) -> None:
+        """Ends the calls of all threads with `GivenUp`, and every later one."""
+        self._scheduler.give_up()
+
     def _new_slots(self, number: int, num_positions: int | None) -> Slots | BeamSlots:
         memory_dtype = self._options.memory_dtype
         if self._options.beam_size == 1:

@@ -24,6 +24,10 @@ from pipeline.engine.scheduling.queues import Queues
 from pipeline.engine.scheduling.work import Call, Pass, Work
 
 
+class GivenUp(RuntimeError):
+    """The engine was told to give up."""
+
+
 class Scheduler:
     """The device's queue.
 
@@ -52,6 +56,8 @@ class Scheduler:
         )
         self._lanes = [Lane(self._device) for _ in range(num_lanes)]
         self._free = list(self._lanes)  # those that no thread drives, under `changed`
+        self._calls: list[Call] = []  # that somebody waits for, likewise
+        self._is_given_up = False
 
     @property
     def busy_s(self) -> float:
@@ -68,7 +74,7 @@ class Scheduler:
         ]
         with self._device.changed:
             call = self._device.queues.admit(works, settings, positions)
-            self._device.changed.notify_all()
+            self._begin([call])
         self._wait_for([call], num_parts=len(works))
         return call.outcomes()
 
@@ -80,10 +86,24 @@ class Scheduler:
         calls = [Call(errand=errand, works=works) for works, errand in errands]
         with self._device.changed:
             self._device.queues.errands.extend(calls)
-            self._device.changed.notify_all()
+            self._begin(calls)
         self._wait_for(calls, num_parts=len(calls))
         for call in calls:
             call.outcomes()
+
+    def give_up(self) -> None:
+        """Ends the calls of all threads with `GivenUp`, and every later one."""
+        with self._device.changed:
+            self._is_given_up = True
+            self._begin([])
+
+    def _begin(self, calls: Sequence[Call]) -> None:
+        """Calls wait from now on, under `changed`."""
+        self._calls += calls
+        if self._is_given_up:
+            for call in self._calls:
+                call.error = GivenUp("the engine was told to give up")
+        self._device.changed.notify_all()
 
     def _wait_for(self, calls: Sequence[Call], *, num_parts: int) -> None:
         """Drives lanes, alone or with help, until calls are over. num_parts: what lanes can do at once."""
@@ -99,6 +119,7 @@ class Scheduler:
             finally:
                 with self._device.changed:
                     for call in calls:
+                        self._calls.remove(call)
                         self._device.queues.withdraw(call)
                     self._device.changed.notify_all()
                 for helper in helpers:

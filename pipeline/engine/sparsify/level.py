@@ -48,7 +48,7 @@ class Level:
         return self.sparsity == 0.0 and not self.thin_ends
 
     @property
-    def of_halves(self) -> Level:
+    def of_pieces(self) -> Level:
         """The level of a window cut in two: of an adaptive job all positions but those of its ends."""
         return replace(self, sparsity=0.0) if self.thin_ends else self
 

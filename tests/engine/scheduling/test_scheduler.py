@@ -14,6 +14,7 @@ from pipeline.engine.decoding import quality_gates
 from pipeline.engine.decoding.slots import Slots
 from pipeline.engine.decoding.tasks import Task
 from pipeline.engine.model.log_mel import LogMel
+from pipeline.engine.scheduling.scheduler import GivenUp
 from pipeline.engine.sparsify.level import Level
 from tests.engine.conftest import MINI, make_speechlike
 
@@ -143,6 +144,25 @@ def test_a_call_that_is_stopped_takes_its_helpers_with_it(model_folder, monkeypa
     assert set(threading.enumerate()) == before
     monkeypatch.setattr(Slots, "step", step)
     assert texts(call(engine, THINNED)) == alone
+
+
+def test_an_engine_that_gives_up_ends_all_calls_and_takes_no_more(engine, monkeypatch):
+    steps = 0
+    step = Slots.step
+
+    def counting(self):
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            engine.give_up()
+        return step(self)
+
+    monkeypatch.setattr(Slots, "step", counting)
+    outcomes = call_together(engine, [(None,), (THINNED,), (None, WINDOWS[:1])])
+    assert [type(outcome) for outcome in outcomes] == [GivenUp] * 3
+    assert steps < 6
+    with pytest.raises(GivenUp):
+        call(engine, None)
 
 
 def test_windows_of_all_sizes_decode_side_by_side(engine, monkeypatch):
