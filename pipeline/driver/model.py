@@ -26,7 +26,7 @@ from pipeline.sources.recording import InputError
 # OpenMP's threads wait for each other at the end of every operation. By default they spin for so long that a
 # model of two threads took two to five times its CPU time while others used the cores.
 SPINS = "1000"
-FAST_INT8 = "avx512_vnni"  # int8 took 0.56 to 0.73 of float32's time there (docs/performance.md)
+FAST_INT8 = "avx2"  # int8 took 0.73 of float32's time, less with VNNI (docs/performance.md)
 # What a process holds beside the weights: it was 0.38 GB at most with tiny.en, 0.42 with base.
 PROCESS_BYTES = 400_000_000
 log = logging.getLogger("earshard")

@@ -57,9 +57,10 @@ def test_an_engine_is_not_made_where_it_does_not_fit(monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "address", "dtype"),
     [
-        ({"avx512_vnni"}, None, "int8"),
-        ({"avx2"}, None, "float32"),
-        ({"avx512_vnni"}, "10.0.0.1:6379", "float32"),  # its other machines may lack it
+        ({"avx2", "avx512_vnni"}, None, "int8"),
+        ({"avx2"}, None, "int8"),
+        ({"sse4_2"}, None, "float32"),
+        ({"avx2"}, "10.0.0.1:6379", "float32"),  # its other machines may lack it
     ],
 )
 def test_a_job_of_this_machine_runs_in_int8_where_the_processor_is_made_for_it(

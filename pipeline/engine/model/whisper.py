@@ -9,7 +9,7 @@ import torch
 from pipeline.engine.model import packed
 from pipeline.engine.model.decoder import Decoder
 from pipeline.engine.model.encoder import Encoder
-from pipeline.engine.model.int8 import attention_dtype, quantise_encoder, quantise_linears
+from pipeline.engine.model.int8 import attention_dtype, quantise_decoder, quantise_encoder
 from pipeline.engine.model.layers import Weights
 from pipeline.engine.model.log_mel import Features, LogMel
 from pipeline.engine.model.shape import Shape
@@ -57,7 +57,7 @@ def build_model(snapshot: Snapshot, weights: Weights, *, device: torch.device, d
     encoder, decoder = Encoder(weights, shape), Decoder(weights, shape)
     if dtype == "int8":
         quantise_encoder(encoder)
-        quantise_linears(decoder)
+        quantise_decoder(decoder)
     elif device.type == "cpu" and dtype == "float32" and packed.is_supported():
         packed.pack_linears(decoder, skip=None if packed.is_best_for_many_rows() else "memory_kv")
         if packed.is_best_for_many_rows():

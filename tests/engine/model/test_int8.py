@@ -13,22 +13,28 @@ from pipeline.engine import Engine, EngineOptions
 from pipeline.engine.decoding.rules import Rules
 from pipeline.engine.decoding.slots import Slots
 from pipeline.engine.decoding.tasks import Task
+from pipeline.engine.model import int8
 from pipeline.engine.model.int8 import (
     BLOCK,
     QUERIES,
     STEPS_WITHOUT_VNNI,
+    FewRowsInt8Linear,
     Int8Conv,
     Int8Linear,
     attend_in_bfloat16,
+    has_fbgemm,
     is_supported,
     quantise_rows,
 )
 from pipeline.engine.model.layers import Linear
+from pipeline.engine.model.packed import PackedLinear
 from pipeline.engine.scheduling.work import Pass, Work
 from pipeline.engine.sparsify.level import Level
 from tests.engine.conftest import MINI, make_speechlike
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="int8 needs an x86 processor and oneDNN")
+
+KINDS = [Int8Linear, *([FewRowsInt8Linear] if has_fbgemm() else [])]
 
 
 def make_linear(rows_in: int, rows_out: int, seed: int = 0) -> Linear:
@@ -37,10 +43,11 @@ def make_linear(rows_in: int, rows_out: int, seed: int = 0) -> Linear:
     return Linear(weight, torch.randn(rows_out, generator=generator))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 1000), num_rows=st.integers(1, 9), loudness=st.sampled_from([1e-3, 1.0, 1e4]))
-def test_a_rows_output_is_bit_for_bit_its_own_in_any_company(seed, num_rows, loudness):
-    linear = Int8Linear(make_linear(48, 40, seed))
+def test_a_rows_output_is_bit_for_bit_its_own_in_any_company(kind, seed, num_rows, loudness):
+    linear = kind(make_linear(48, 40, seed))
     x = torch.randn(num_rows, 48, generator=torch.Generator().manual_seed(seed))
     company = torch.cat([x, loudness * torch.ones(1, 48), torch.zeros(1, 48)])
     assert torch.equal(linear(company)[:num_rows], linear(x))
@@ -61,38 +68,42 @@ def test_a_row_among_many_is_quantised_as_it_is_alone():
     assert torch.equal(linear(rows)[BLOCK : BLOCK + 1], linear(rows[BLOCK : BLOCK + 1]))
 
 
-def test_a_processor_without_vnni_gets_weights_of_seven_bits(monkeypatch):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_processor_without_vnni_gets_weights_of_seven_bits(kind, monkeypatch):
     linear = make_linear(48, 40)
     x = torch.randn(3, 48, generator=torch.Generator().manual_seed(0))
     found = {}
     for has_vnni in (True, False):
         monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda has_vnni=has_vnni: has_vnni)
-        found[has_vnni] = Int8Linear(linear)(x)
+        found[has_vnni] = kind(linear)(x)
     assert 0 < (found[False] - linear(x)).abs().max() < 0.1
     assert not torch.equal(found[False], found[True])
 
 
-def test_sums_are_exact_even_where_weights_and_activations_are_largest():
+@pytest.mark.parametrize("kind", KINDS)
+def test_sums_are_exact_even_where_weights_and_activations_are_largest(kind):
     # All products at their largest: 16-bit sums would overflow with one more bit of weights.
     weight = torch.ones(4, 512) * 0.7
     x = torch.ones(2, 512) * 3.0
     exact = x @ weight.T
-    torch.testing.assert_close(Int8Linear(Linear(weight))(x), exact, rtol=0.01, atol=0)
+    torch.testing.assert_close(kind(Linear(weight))(x), exact, rtol=0.01, atol=0)
 
 
-def test_outputs_are_within_the_steps_of_the_two_scales():
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_are_within_the_steps_of_the_two_scales(kind):
     linear = make_linear(256, 300)
     x = torch.randn(7, 256, generator=torch.Generator().manual_seed(1))
-    error = (Int8Linear(linear)(x) - linear(x)).abs().amax()
+    error = (kind(linear)(x) - linear(x)).abs().amax()
     weight_step = linear.weight.abs().amax(1) / STEPS_WITHOUT_VNNI
     bound = 256 * (x.abs().amax() * weight_step.max() / 2 + linear.weight.abs().max() * x.abs().amax() / 255)
     assert 0 < error < bound / 8  # errors of both signs mostly cancel
 
 
-def test_shapes_and_a_missing_bias_are_kept():
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_and_a_missing_bias_are_kept(kind):
     linear = make_linear(16, 24)
-    assert Int8Linear(linear)(torch.randn(2, 3, 16)).shape == (2, 3, 24)
-    zeros = Int8Linear(Linear(linear.weight))(torch.zeros(1, 16))
+    assert kind(linear)(torch.randn(2, 3, 16)).shape == (2, 3, 24)
+    zeros = kind(Linear(linear.weight))(torch.zeros(1, 16))
     assert torch.equal(zeros, torch.zeros(1, 24))
 
 
@@ -125,9 +136,26 @@ def test_quantising_one_instance_leaves_others_alone_and_changes_little(model_fo
     mel = exact._model.features([make_speechlike(4.0, 0)])
     with torch.inference_mode():
         theirs, ours = exact._model.encoder(mel), rounded._model.encoder(mel)
-    assert not isinstance(exact._model.decoder.unembed, Int8Linear)
-    assert isinstance(rounded._model.decoder.unembed, Int8Linear)
+    assert isinstance(exact._model.decoder.unembed, (Linear, PackedLinear))
+    assert isinstance(rounded._model.decoder.unembed, KINDS[-1])
+    assert isinstance(rounded._model.decoder.layers[0].memory_kv, Int8Linear)
     assert torch.nn.functional.cosine_similarity(theirs, ours, dim=-1).min() > 0.99
+
+
+def test_a_build_without_fbgemm_has_the_kernels_of_onednn(model_folder, monkeypatch):
+    monkeypatch.setattr(int8, "has_fbgemm", lambda: False)
+    model = Engine.load(model_folder(MINI), dtype="int8")._model
+    kinds = {type(module) for module in model.decoder.modules()}
+    assert Int8Linear in kinds
+    assert FewRowsInt8Linear not in kinds
+
+
+@pytest.mark.skipif(not has_fbgemm(), reason="this build of torch has no FBGEMM")
+def test_both_kernels_give_the_same_but_for_the_rounding_of_rows():
+    linear = make_linear(256, 300)
+    x = torch.randn(7, 256, generator=torch.Generator().manual_seed(1))
+    theirs, ours = Int8Linear(linear)(x), FewRowsInt8Linear(linear)(x)
+    assert (theirs - ours).norm() < 0.005 * theirs.norm()
 
 
 def test_int8_tokens_do_not_depend_on_the_batch(model_folder):
