@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from pipeline.dataflow.machine import share_memory
 from pipeline.errors import UnfinishedError, UserError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def run(command: click.Command, name: str) -> NoReturn:
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _stop)
+    share_memory()
     for stream in (sys.stdout, sys.stderr):  # what a name holds that they cannot take is escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
