@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-
 M_ARENA_MAX = -8  # of glibc's malloc.h
 NUM_ARENAS = 4
 
