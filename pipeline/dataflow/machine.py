@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-M_ARENA_MAX = -8  # of glibc's malloc.h
-NUM_ARENAS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +50,6 @@ def cpu_lines(key: str, root: Path = Path("/")) -> list[str]:
 def cpu_flags(root: Path = Path("/")) -> set[str]:
     """The instructions that the first CPU has, by Linux's names; none where that is unknown."""
     return set(next(iter(cpu_lines("flags", root)), "").split())
-
-
-def share_memory() -> None:
-    """Have the threads of this process, which has just begun, take their memory from a few arenas.
-
-    glibc gives each of them one of its own, up to eight for each CPU, and what one has freed no other takes.
-    Dozens wait for an engine at a time, and any of them may drive a lane of it.
-    """
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, min(NUM_ARENAS, os.cpu_count() or 1))
 
 
 def _quotas(root: Path) -> Iterator[float]:

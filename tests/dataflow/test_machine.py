@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
-import subprocess
-import sys
 
 import pytest
 
@@ -96,39 +93,3 @@ def test_the_affinity_of_this_process_counts():
 def test_a_limit_says_how_much_memory_there_is(tmp_path, groups, files, wanted):
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert allowed_bytes(made(tmp_path, groups, files)) == min(wanted, physical)
-
-
-ARENAS = """
-import ctypes, sys, threading
-from pipeline.dataflow import machine
-if sys.argv[2] == "shared":
-    machine.share_memory()
-libc = ctypes.CDLL(None)
-together = threading.Barrier(7)
-def take():
-    together.wait()
-    libc.malloc(100)
-    together.wait()
-threads = [threading.Thread(target=take) for _ in range(7)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-libc.fopen.restype = ctypes.c_void_p
-file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
-libc.malloc_info(0, file)
-libc.fclose(file)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="arenas are glibc's")
-def test_threads_share_a_few_arenas(tmp_path):
-    found = {}
-    for kind in ("own", "shared"):
-        path = tmp_path / kind
-        subprocess.run([sys.executable, "-c", ARENAS, path, kind], check=True, timeout=60)
-        found[kind] = path.read_text().count("<heap nr=")
-    assert found["shared"] == min(machine.NUM_ARENAS, os.cpu_count()) < found["own"]
-
-
-def test_another_c_library_gives_memory_as_it_does(monkeypatch):
-    monkeypatch.setattr(machine.ctypes, "CDLL", lambda _: object())
-    machine.share_memory()
