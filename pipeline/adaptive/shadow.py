@@ -57,7 +57,7 @@ class Shadow:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The windows of a shard that its shadow is cast of, and the same begun earlier.
+    """The windows of a shard that its shadow is cast of.
 
     windows: all of the shard. recordings: rows of `READ_RECORDING`.
     """
@@ -69,7 +69,7 @@ class Sample:
 
     @cached_property
     def drawn(self) -> list[PlacedWindow]:
-        """None where the shard is dense."""
+        """The windows that are in it, by the hash of their place; no window where the shard is dense."""
         return [] if self.chosen.level is None else [one for one in self.windows if self._is_drawn(one)]
 
     def _is_drawn(self, window: PlacedWindow) -> bool:
@@ -80,6 +80,7 @@ class Sample:
 
     @cached_property
     def earlier(self) -> list[PlacedWindow]:
+        """The same, begun earlier."""
         return [begun_earlier(window) for window in self.drawn]
 
     def decode(self, languages: Mapping[Root, str | None]) -> list[PlacedResult]:
