@@ -100,7 +100,7 @@ def test_what_calibration_makes_of_a_floor_afterwards_is_what_the_engine_does_wi
         errors = [row["sparse_errors"] for row in calibrated(replace(level, min_logprob=floor))]
         for row, seen in zip(found, errors, strict=True):
             expected = guarded(row, floor)["sparse_errors"]
-            # Of a window that was cut into halves the text as it was first decoded is not known any more.
+            # Of a window that was cut the text as it was first decoded is not known any more.
             is_whole = row["total_positions"] == 1500
             assert seen == expected if is_whole else seen <= expected
         assert sum(errors) < lost

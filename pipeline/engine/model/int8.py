@@ -19,7 +19,6 @@ from __future__ import annotations
 import platform
 import warnings
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +30,8 @@ from pipeline.engine.model.layers import Linear
 from pipeline.engine.model.packed import FEW_ROWS
 
 MEMORY = "memory_kv"  # of `DecoderLayer`
+# The product of float32 rows, which it quantises by one scale, with packed weights.
+FBGEMM = "linear_with_input_q_dq_qweight_dq_output_fp32"
 STEPS = 127
 STEPS_WITHOUT_VNNI = 63
 ZERO = 128
@@ -65,12 +66,13 @@ class FewRowsInt8Linear(nn.Module):
     def __init__(self, linear: Linear) -> None:
         super().__init__()
         self._packed = _pack_for_fbgemm(*quantise_weight(linear.weight))
+        self._multiply = getattr(torch.ops.quantized, FBGEMM)
         self._bias = torch.zeros(()) if linear.bias is None else linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         peaks = peaks_of(rows)
-        y = _product_of_fbgemm()(rows / peaks, 1.0 / STEPS, ZERO, self._packed)
+        y = self._multiply(rows / peaks, 1.0 / STEPS, ZERO, self._packed)
         torch.addcmul(self._bias, y, peaks, out=y)
         return y.view(*x.shape[:-1], -1)
 
@@ -78,8 +80,8 @@ class FewRowsInt8Linear(nn.Module):
 def quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     """float32 [out, in] -> int8 [out, in] and the scale of each row, float32 [out]."""
     steps = STEPS if torch.cpu._is_vnni_supported() else STEPS_WITHOUT_VNNI
-    scales = weight.abs().amax(1).clamp_(min=SMALLEST_PEAK).div_(steps)
-    return (weight / scales[:, None]).round_().to(torch.int8), scales
+    scales = peaks_of(weight).div_(steps)
+    return (weight / scales).round_().to(torch.int8), scales.squeeze(1)
 
 
 def _pack_for_fbgemm(weight: Tensor, scales: Tensor) -> torch.ScriptObject:
@@ -154,16 +156,11 @@ def is_supported() -> bool:
     return has_kernels and platform.machine().lower() in {"x86_64", "amd64"}
 
 
-def _product_of_fbgemm() -> Any:
-    """Products of float32 rows, which it quantises by one scale, with packed weights."""
-    return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-
-
 def has_fbgemm() -> bool:
     """Whether this build of torch has FBGEMM."""
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         return False
-    return hasattr(torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32")
+    return hasattr(torch.ops.quantized, FBGEMM)
 
 
 def attention_dtype() -> torch.dtype:
@@ -184,18 +181,15 @@ def quantise_encoder(encoder: Encoder) -> None:
 
 def quantise_decoder(decoder: Decoder) -> None:
     """Swaps linear maps for their int8 form: of few rows but for the memory, which has many."""
-    if has_fbgemm():
-        for name, child in list(decoder.named_modules()):
-            if isinstance(child, Linear) and not name.endswith(MEMORY):
-                parent, _, own = name.rpartition(".")
-                setattr(decoder.get_submodule(parent), own, FewRowsInt8Linear(child))
-    quantise_linears(decoder)
+    quantise_linears(decoder, FewRowsInt8Linear if has_fbgemm() else Int8Linear)
 
 
-def quantise_linears(module: nn.Module) -> None:
-    """Swaps every linear map below a module, in this instance only, for its int8 form."""
+def quantise_linears(
+    module: nn.Module, kind: type[Int8Linear] | type[FewRowsInt8Linear] = Int8Linear
+) -> None:
+    """Swaps every linear map below a module, in this instance only, for its int8 form; kind: of few rows."""
     for name, child in module.named_children():
         if isinstance(child, Linear):
-            setattr(module, name, Int8Linear(child))
+            setattr(module, name, (Int8Linear if name == MEMORY else kind)(child))
         else:
-            quantise_linears(child)
+            quantise_linears(child, kind)

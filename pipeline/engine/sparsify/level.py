@@ -49,7 +49,7 @@ class Level:
 
     @property
     def of_pieces(self) -> Level:
-        """The level of a window cut in two: of an adaptive job all positions but those of its ends."""
+        """The level of a piece of a window: of an adaptive job all positions but those of its ends."""
         return replace(self, sparsity=0.0) if self.thin_ends else self
 
     def size_of(self, num_left: int, num_positions: int) -> int:
